@@ -1,0 +1,131 @@
+"""What an action is: a row of the catalogue, expanded into steps, run by executors.
+
+Planning (``ActionKind.expand``) is pure and happens once, at the claim. Executors run the
+stored steps; they know nothing of Kafka, Faust or the journal.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Protocol
+
+from streamapp.saga.model import Message, Step
+from streamapp.saga.operations import Operation
+
+
+class Phase(IntEnum):
+    """Order of execution inside a saga; within a phase, as the handler emitted."""
+
+    LOOK_UP = 0
+    EFFECT = 1
+    NOTIFICATION = 2
+    REPLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Which optional services are configured when a plan is made."""
+
+    services: frozenset[str] = frozenset()  # circuit names: "order", "email", ...
+    team_emails: Mapping[str, str] = field(default_factory=dict)  # team -> address
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningContext:
+    """All that expanding an action may look at: same context, same steps."""
+
+    message: Message
+    run: int
+    actions: tuple[str, ...]  # the whole plan, in the handler's order
+    metadata: Mapping[str, Any]
+    confidence_high: float  # the setting
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class StepDraft:
+    """A step before it has its place in the plan."""
+
+    executor: str
+    sub_step: str
+    params: dict[str, Any]
+    required: bool
+    version: int = 1
+
+
+class ActionKind(Protocol):
+    """A family of actions: turns one row of the catalogue into steps."""
+
+    def expand(
+        self, action: str, params: Mapping[str, Any], context: PlanningContext
+    ) -> Sequence[StepDraft]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What an executor may know when its step runs."""
+
+    message: Message
+    run: int
+    step: Step
+    outputs: Mapping[int, Mapping[str, Any]]  # of the DONE steps, by ordinal
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What an external call may know besides its request."""
+
+    step: StepContext
+    key: str  # the idempotency key, the same in every attempt
+    attempt: int  # counts from 1
+
+
+class OwnExecutor(ABC):
+    """Effects in our own database, committed together with their step's DONE."""
+
+    name: ClassVar[str]
+    versions: ClassVar[frozenset[int]] = frozenset({1})
+
+    @abstractmethod
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        """The rows of this step. Pure: called again it gives the same."""
+
+    def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
+        """The rows that undo a DONE step; nothing by default."""
+        return ()
+
+
+class ExternalExecutor(ABC):
+    """One effect outside, journalled as STARTED with key and request before it begins."""
+
+    name: ClassVar[str]
+    versions: ClassVar[frozenset[int]] = frozenset({1})
+    service: ClassVar[str]  # name of its circuit
+    compensable: ClassVar[bool] = False
+
+    @abstractmethod
+    def request(self, context: StepContext) -> bytes:
+        """The request's bytes, stored with STARTED and repeated as they are."""
+
+    @abstractmethod
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        """Carry it out; the answer becomes the step's output.
+
+        Raises ``Rejected``, ``Busy`` or ``Retryable`` (``streamapp.services.errors``).
+        """
+
+    def compensation_request(
+        self, context: StepContext, forward_key: str, output: Mapping[str, Any] | None
+    ) -> bytes:
+        """The bytes of the undoing request; ``output`` is None for a step in doubt."""
+        raise NotImplementedError(f"{self.name} declares no compensation")
+
+    async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        """Undo it: idempotent, and content with nothing to undo. Raises as ``call`` does."""
+        raise NotImplementedError(f"{self.name} declares no compensation")
+
+
+Executor = OwnExecutor | ExternalExecutor
