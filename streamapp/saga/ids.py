@@ -1,4 +1,4 @@
-"""Deterministic ids: the same step of the same run gives the same id on every attempt and worker."""
+"""Deterministic ids: a step of a run has the same ids in every attempt, on every worker."""
 
 from __future__ import annotations
 
