@@ -75,6 +75,9 @@ class Settings(BaseModel):
     )
     topic_partitions: Count = Field(8, description="partitions of topics that `migrate` creates")
     topic_replication: Count = Field(1, description="replication factor of those topics")
+    declare_topics: bool = Field(
+        True, description="let the worker create its changelog topic; off where brokers forbid it"
+    )
     input_retention: Seconds = Field(
         86_400.0, description="retention of the input topic; keep it at or below DEDUP_WINDOW"
     )

@@ -182,7 +182,14 @@ class SagaWrite:
 
 
 class Fenced(Exception):
-    """The partition has another owner by now: nothing was written, nothing may be."""
+    """The partition has another owner by now: nothing was written, nothing may be.
+
+    ``epoch`` is the one that was refused, None where it never came to a write.
+    """
+
+    def __init__(self, message: str, epoch: int | None = None) -> None:
+        super().__init__(message)
+        self.epoch = epoch
 
 
 class WriteRefused(Exception):

@@ -26,3 +26,8 @@ class Retryable(ServiceError):
         super().__init__(message)
         self.in_doubt = in_doubt
         self.retry_after = retry_after
+
+
+class NothingThere(ServiceError):
+    """A compensation found nothing under its key. That settles it only once no earlier request
+    can still be on its way (protocol, 4)."""

@@ -1,0 +1,1 @@
+"""Revisions: each a Python file with a list of plain SQL statements."""

@@ -1,0 +1,131 @@
+"""Executors of steps in our own database: they only turn stored params into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from streamapp.actions.base import OwnExecutor, StepContext
+from streamapp.saga.ids import row_id
+from streamapp.saga.operations import (
+    CancelTask,
+    InsertActivity,
+    InsertTask,
+    Operation,
+    RaisePriority,
+    RestoreLeadStatus,
+    SendMessage,
+    SetLeadStatus,
+)
+
+CANCELLATION_REASON = "The message could not be worked off completely, so its work was undone."
+
+
+def _id(kind: str, context: StepContext) -> str:
+    step = context.step
+    return row_id(kind, context.message.processing_id, context.run, step.action, step.sub_step)
+
+
+def _subject(context: StepContext) -> dict[str, Any]:
+    """What the metadata of every row tells of the message."""
+    return {"intent": context.message.intent, "entities": context.message.entities}
+
+
+def _task_operations(params: Mapping[str, Any], context: StepContext) -> list[Operation]:
+    task_id = _id("task", context)
+    operations: list[Operation] = [
+        InsertTask(
+            task_id=task_id,
+            task_type=params["task_type"],
+            title=params["title"],
+            description=params["description"],
+            priority=params["priority"],
+            assigned_to_type=params["assigned_to_type"],
+            assigned_to_id=params["assigned_to_id"],
+            due_in=params["due_in"],
+            metadata=_subject(context) | params["metadata"],
+        )
+    ]
+    activity = params.get("activity")
+    if activity is not None:
+        operations.append(
+            InsertActivity(
+                activity_id=_id("activity", context),
+                activity_type=activity["activity_type"],
+                description=activity["description"],
+                channel=context.message.source,
+                message_content=context.message.text or None,
+                metadata=_subject(context) | {"task_id": task_id},
+            )
+        )
+    return operations
+
+
+class TaskExecutor(OwnExecutor):
+    """A task, and an activity where params name one. Undone by cancelling the task; the
+    activity stays, as history."""
+
+    name = "task"
+
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        return _task_operations(context.step.params, context)
+
+    def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
+        return (CancelTask(_id("task", context), CANCELLATION_REASON),)
+
+
+class ReviewExecutor(OwnExecutor):
+    """A new status of the lead, with its task and activity. Undone by putting the status back,
+    where the lead is known, and cancelling the task."""
+
+    name = "review"
+
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        params = context.step.params
+        return (SetLeadStatus(params["status"]), *_task_operations(params["task"], context))
+
+    def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
+        cancel = CancelTask(_id("task", context), CANCELLATION_REASON)
+        previous = output.get("previous_status")
+        if previous is None:
+            return (cancel,)
+        return (RestoreLeadStatus(context.step.params["status"], previous), cancel)
+
+
+class PriorityExecutor(OwnExecutor):
+    """Raises the saga's tasks. Nothing to undo: the tasks themselves are cancelled."""
+
+    name = "priority"
+
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        params = context.step.params
+        return (RaisePriority(params["priority"], params["due_within"]),)
+
+
+class ActivityExecutor(OwnExecutor):
+    """A row of the lead's history; history is not undone."""
+
+    name = "activity"
+
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        params = context.step.params
+        return (
+            InsertActivity(
+                activity_id=_id("activity", context),
+                activity_type=params["activity_type"],
+                description=params["description"],
+                channel=context.message.source,
+                message_content=context.message.text or None,
+                metadata=params["metadata"],
+            ),
+        )
+
+
+class ReplyExecutor(OwnExecutor):
+    """The reply to the customer, published after the commit. The last step, so never undone."""
+
+    name = "reply"
+
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        params = context.step.params
+        return (SendMessage(_id("message", context), params["to"], params["text"]),)

@@ -1,0 +1,128 @@
+"""Executors of the steps that reach outside: the order service and e-mail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from streamapp.actions.base import CallContext, ExternalExecutor, StepContext
+from streamapp.actions.capabilities import EMAIL, ORDER
+from streamapp.actions.executors import CANCELLATION_REASON
+from streamapp.saga.ids import row_id
+from streamapp.services.errors import NothingThere
+from streamapp.services.http import HttpRejected
+
+# A call begins up to two seconds after the commit of its STARTED (protocol, 1).
+START_MARGIN = 2.0
+_NOT_FOUND = 404
+
+
+class JsonPoster(Protocol):
+    """What is needed of ``services.http.HttpService``."""
+
+    async def post(self, path: str, body: bytes, *, key: str) -> dict[str, Any]: ...
+
+
+class MailSender(Protocol):
+    """What is needed of ``services.email.Mailer``."""
+
+    async def send(
+        self, to: str, subject: str, body: str, *, key: str, message_id: str | None = None
+    ) -> None: ...
+
+
+def _encode(value: Mapping[str, Any]) -> bytes:
+    # The standard library's: a quantity may be a whole number beyond 64 bits.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+class OrderService(ExternalExecutor):
+    """Creates an order at the order service; undone by cancelling it under the key of its
+    creation, which works also when nobody knows whether it was created.
+
+    ``timeout`` is the limit of one call in seconds, as the client has it.
+    """
+
+    name = "order_service"
+    service = ORDER
+    compensable = True
+
+    def __init__(self, http: JsonPoster, timeout: float | None = None) -> None:
+        self._http = http
+        if timeout is not None:
+            self.max_call_time = timeout + START_MARGIN
+
+    def request(self, context: StepContext) -> bytes:
+        message, params = context.message, context.step.params
+        return _encode(
+            {
+                "processing_id": message.processing_id,
+                "lead_id": message.lead_id,
+                "business_id": message.business_id,
+                "tenant_id": message.tenant_id,
+                "product": params["product"],
+                "quantity": params["quantity"],
+                "urgency": params["urgency"],
+                "draft": params["draft"],
+                "entities": message.entities,
+            }
+        )
+
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        answer = await self._http.post("/orders", request, key=context.key)
+        return {"order_id": answer.get("order_id")}
+
+    def compensation_request(
+        self, context: StepContext, forward_key: str, output: Mapping[str, Any] | None
+    ) -> bytes:
+        return _encode({"creation_key": forward_key, "reason": CANCELLATION_REASON})
+
+    async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        """Cancel the order. Raises ``NothingThere`` for a 404: the saga decides whether an
+        earlier request may still be on its way."""
+        creation_key = json.loads(request)["creation_key"]
+        path = f"/orders/{quote(creation_key, safe='')}/cancel"
+        try:
+            await self._http.post(path, request, key=context.key)
+        except HttpRejected as error:
+            if error.status == _NOT_FOUND:
+                raise NothingThere(str(error)) from error
+            raise
+        return {"cancelled": True}
+
+
+class EmailExecutor(ExternalExecutor):
+    """One e-mail. It cannot be called back, so no action may require it."""
+
+    name = "email"
+    service = EMAIL
+
+    def __init__(self, mailer: MailSender) -> None:
+        self._mailer = mailer
+
+    def request(self, context: StepContext) -> bytes:
+        message, step = context.message, context.step
+        message_id = row_id(
+            "message", message.processing_id, context.run, step.action, step.sub_step
+        )
+        return _encode(
+            {
+                "to": step.params["to"],
+                "subject": step.params["subject"],
+                "body": step.params["body"],
+                "message_id": message_id,
+            }
+        )
+
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        mail = json.loads(request)
+        await self._mailer.send(
+            mail["to"],
+            mail["subject"],
+            mail["body"],
+            key=context.key,
+            message_id=mail["message_id"],
+        )
+        return {"message_id": mail["message_id"]}

@@ -1,0 +1,93 @@
+"""The composition root: the Faust app and its two agents. The only global of the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import faust
+
+from streamapp.settings import Settings, load
+from streamapp.web.routes import install
+from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
+from streamapp.worker.runtime import Runtime
+from streamapp.worker.startup import StartRefused, check_start
+
+
+def build(settings: Settings) -> tuple[StreamApp, Runtime]:
+    """The app and its runtime; connects to nothing."""
+    brokers = ";".join(
+        f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")
+    )
+    app = StreamApp(
+        settings.consumer_group,
+        broker=brokers,
+        store="rocksdb://",
+        datadir=str(settings.data_dir),
+        topic_partitions=settings.topic_partitions,
+        topic_replication_factor=settings.topic_replication,
+        topic_allow_declare=settings.declare_topics,
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=4096,
+        broker_session_timeout=settings.session_timeout,
+        broker_heartbeat_interval=settings.session_timeout / 3,
+        broker_request_timeout=max(90.0, settings.session_timeout + 10),
+        broker_rebalance_timeout=60.0,
+        broker_max_poll_interval=MAX_POLL_INTERVAL,
+        broker_commit_interval=settings.commit_interval,
+        consumer_auto_offset_reset="earliest",
+        producer_linger=0.05,
+        # A full partition of dead letters may be as large as the broker takes.
+        consumer_max_fetch_size=4 * 1024 * 1024,
+        web_tables_enabled=settings.faust_pages,
+        web_router_enabled=settings.faust_pages,
+        web_bind=settings.web_host,
+        web_port=settings.web_port,
+        web_enabled=settings.web_port > 0,
+        debug=False,
+        Worker=StreamWorker,
+    )
+    app.settings = settings
+    runtime = Runtime(settings, app)
+
+    async def before_start() -> None:
+        try:
+            partitions = await check_start(settings)
+        except StartRefused as refused:
+            print(f"streamapp does not start.\n{refused}", file=sys.__stderr__, flush=True)
+            # Faust would print this as a crash of its own, and stop in ten lines of trace.
+            os._exit(1)
+        runtime.table.set_partitions(partitions)
+        await runtime.start()
+        install(app, runtime.views, settings.admin_token)
+
+    app.before_start = before_start
+    app.hand_over = runtime.hand_over
+    app.after_stop = runtime.stop
+
+    async def on_revoked(_: Any, revoked: Any, **__: Any) -> None:
+        await app._hand_over(stopping=False)
+
+    app.on_partitions_revoked.connect(on_revoked, weak=False)
+
+    def raw(name: str) -> Any:
+        return app.topic(name, key_serializer="raw", value_serializer="raw", allow_empty=True)
+
+    @app.agent(raw(settings.input_topic), name="ai-results")  # type: ignore[untyped-decorator]
+    async def ai_results(stream: faust.Stream) -> None:
+        """Turns AI results into finished work."""
+        async for event in stream.noack().events():
+            await runtime.accept(event)
+
+    @app.agent(raw(settings.dlq_topic), name="dead-letters")  # type: ignore[untyped-decorator]
+    async def dead_letters(stream: faust.Stream) -> None:
+        """Keeps the table of dead letters."""
+        async for event in stream.noack().events():
+            await runtime.accept_dead_letter(event)
+
+    return app, runtime
+
+
+app, runtime = build(load())

@@ -1,0 +1,105 @@
+"""What our commands have in common: settings, exit codes, output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from streamapp.settings import Settings, SettingsError, load
+from streamapp.storage.connection import create_pool
+from streamapp.storage.faults import DATABASE_ERRORS
+from streamapp.storage.queries import Queries
+
+T = TypeVar("T")
+
+_DATABASE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="At most so many."
+)
+
+
+class Failed(click.ClickException):
+    """The thing asked for failed, was not found or could not be reached: exit code 1."""
+
+    exit_code = 1
+
+
+class WrongSetting(click.ClickException):
+    """A setting is wrong: exit code 2, like wrong use."""
+
+    exit_code = 2
+
+
+def load_settings() -> Settings:
+    """The settings of the environment. Raises ``WrongSetting``."""
+    try:
+        return load()
+    except SettingsError as error:
+        raise WrongSetting(str(error)) from None
+
+
+def run(call: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine. Log lines of the Kafka client stay out of its output."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return asyncio.run(call)
+
+
+async def query(settings: Settings, ask: Callable[[Queries], Awaitable[T]]) -> T:
+    """Ask the database. Raises ``Failed`` when it cannot be reached."""
+    try:
+        pool = await create_pool(settings)
+        try:
+            return await ask(Queries(pool))
+        finally:
+            pool.terminate()
+    except _DATABASE as error:
+        raise Failed(unreachable_database(error)) from None
+
+
+def unreachable_database(error: BaseException) -> str:
+    """Why the database could not be asked. An address that cannot be read is not quoted."""
+    reason = "its address cannot be read" if isinstance(error, ValueError) else str(error)
+    return f"the database cannot be reached: {reason or type(error).__name__}"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on one line of standard output."""
+    click.echo(orjson.dumps(value))
+
+
+def shown(value: Any) -> str:
+    """A value as text that cannot move a terminal's cursor."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Columns, as wide as their values."""
+    cells = [list(titles), *([shown(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    for row in cells:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def print_fields(fields: dict[str, Any], *, indent: str = "") -> None:
+    """Names and values, one a line; nested objects as indented JSON."""
+    width = max((len(name) for name in fields), default=0)
+    for name, value in fields.items():
+        if isinstance(value, dict | list):
+            lines = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode().splitlines()
+            click.echo(f"{indent}{name}:")
+            for line in lines:
+                click.echo(f"{indent}  {shown(line)}")
+        elif isinstance(value, str) and "\n" in value:
+            click.echo(f"{indent}{name}:")
+            for line in value.splitlines():
+                click.echo(f"{indent}  {shown(line)}")
+        else:
+            click.echo(f"{indent}{name.ljust(width)}  {shown(value)}")

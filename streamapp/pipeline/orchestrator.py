@@ -1,0 +1,308 @@
+"""The pipeline: from a record to the one outcome of its delivery.
+
+decode and validate, deduplicate, resolve the tenant, route the intent, run the saga. Read
+``process`` top to bottom; each step is one method below it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+
+from streamapp.actions.base import Capabilities
+from streamapp.actions.planner import AI_ERROR, make_plan, plan_for_error
+from streamapp.actions.registry import ActionRegistry
+from streamapp.intents.base import Thresholds
+from streamapp.intents.registry import Registry
+from streamapp.pipeline.dead_letter import (
+    dead_letter,
+    dead_letter_headers,
+    describe,
+    origin_of,
+)
+from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
+from streamapp.pipeline.outcomes import Outcome, Reason, Record
+from streamapp.pipeline.ports import DeadLetterSink, PipelineObserver, Seen, Tenants
+from streamapp.saga.executor import SagaExecutor
+from streamapp.saga.model import (
+    Fenced,
+    Message,
+    Plan,
+    SagaState,
+    SagaStatus,
+    Source,
+    WriteRefused,
+)
+from streamapp.saga.parking import Lease, Parking
+from streamapp.saga.passage import AlreadyClaimed
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The outcome of a delivery.
+
+    ``seen`` is the payload hash to be marked in the local table under ``processing_id``; None
+    where there is nothing to mark.
+    """
+
+    outcome: Outcome
+    processing_id: str | None = None
+    seen: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    consumer_group: str
+    max_payload_bytes: int
+    thresholds: Thresholds
+    capabilities: Capabilities
+    suggested_actions: bool
+
+
+class Pipeline:
+    """Turns records into outcomes. Knows nothing of Kafka clients, Faust or SQL."""
+
+    def __init__(
+        self,
+        *,
+        config: PipelineConfig,
+        intents: Registry,
+        actions: ActionRegistry,
+        sagas: SagaExecutor,
+        seen: Seen,
+        tenants: Tenants,
+        dead_letters: DeadLetterSink,
+        observer: PipelineObserver,
+    ) -> None:
+        self._config = config
+        self._intents = intents
+        self._actions = actions
+        self._sagas = sagas
+        self._seen = seen
+        self._tenants = tenants
+        self._dead_letters = dead_letters
+        self._observer = observer
+        self.active = 0  # passages begun and not ended: in flight
+
+    async def process(self, record: Record, lease: Lease, parking: Parking) -> Delivered:
+        """Work a record off; on return its outcome is durable.
+
+        Raises ``Fenced`` when the partition is no longer this worker's: then nothing of the
+        record may be acknowledged. Whatever else goes wrong becomes a dead letter.
+        """
+        began = time.monotonic()
+        try:
+            input_: AIResult | AIError | InvalidPayload = decode(
+                record, max_payload_bytes=self._config.max_payload_bytes
+            )
+        except InvalidPayload as error:
+            input_ = error
+        source = input_.source if isinstance(input_, AIResult) else "other"
+        self._observer.received(source, getattr(input_, "business_id", None) or "other")
+        outcome = Outcome.RELEASED
+        self.active += 1
+        try:
+            delivered = await self._process(record, input_, lease, parking)
+            outcome = delivered.outcome
+        finally:
+            self.active -= 1
+            self._observer.delivered(outcome, source, time.monotonic() - began)
+        return delivered
+
+    async def _process(
+        self,
+        record: Record,
+        input_: AIResult | AIError | InvalidPayload,
+        lease: Lease,
+        parking: Parking,
+    ) -> Delivered:
+        if isinstance(input_, InvalidPayload):
+            return await self._dead_letter(
+                record, Reason.INVALID_PAYLOAD, input_, input_.processing_id
+            )
+        try:
+            if isinstance(input_, AIResult):
+                return await self._result(record, input_, lease, parking)
+            return await self._error(record, input_, lease, parking)
+        except Fenced:
+            raise
+        except Exception as error:
+            # A defect of ours is not the next message's problem: the record goes where people
+            # look, and a saga that it left RUNNING is found again as an orphan.
+            self._observer.defect("pipeline", error)
+            return await self._dead_letter(record, Reason.HANDLER_ERROR, error, None)
+
+    async def _result(
+        self, record: Record, result: AIResult, lease: Lease, parking: Parking
+    ) -> Delivered:
+        known = self._seen.look_up(record.partition, result.processing_id)
+        self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
+        if known is not None:
+            return await self._repetition(record, result, known)
+        tenant_id = await self._tenants.resolve(
+            result.lead_id, result.business_id, result.tenant_id
+        )
+        if tenant_id is None:
+            return await self._dead_letter(
+                record,
+                Reason.UNKNOWN_TENANT,
+                LookupError(f"no tenant for lead {result.lead_id} of {result.business_id}"),
+                result.processing_id,
+            )
+        message = result.message(tenant_id)
+        milliseconds = result.processing_time_ms
+        self._observer.understood(message, None if milliseconds is None else milliseconds / 1000)
+        try:
+            plan = self._plan(message, result.suggested_actions)
+        except Exception as error:
+            self._observer.defect("handler", error)
+            return await self._dead_letter(
+                record, Reason.HANDLER_ERROR, error, result.processing_id
+            )
+        return await self._saga(record, message, result.payload_hash, plan, lease, parking)
+
+    async def _error(
+        self, record: Record, error: AIError, lease: Lease, parking: Parking
+    ) -> Delivered:
+        """An ``ai.error`` is a message whose only action is a row in the lead's history."""
+        message = Message(
+            processing_id=error.processing_id,
+            lead_id=error.lead_id,
+            business_id=error.business_id or "",
+            tenant_id=error.tenant_id or "",
+            intent=AI_ERROR,
+            confidence=0.0,
+            entities={},
+            text="",
+        )
+        known = self._seen.look_up(record.partition, message.processing_id)
+        self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
+        if known is not None:
+            return Delivered(Outcome.DUPLICATE)
+        plan = plan_for_error(error.error_type, error.error_message)
+        # The event's id alone decides what is the same event.
+        identity = sha256(error.processing_id.encode()).digest()
+        return await self._saga(record, message, identity, plan, lease, parking)
+
+    def _plan(self, message: Message, suggested: tuple[str, ...]) -> Plan:
+        config = self._config
+        routed = self._intents.route(
+            message,
+            config.thresholds,
+            suggested=suggested if config.suggested_actions else (),
+            known_actions=self._actions.names,
+        )
+        return make_plan(
+            message,
+            routed.handler,
+            routed.decision,
+            run=0,
+            registry=self._actions,
+            capabilities=config.capabilities,
+            thresholds=config.thresholds,
+            suggested=routed.suggested,
+        )
+
+    async def _saga(
+        self,
+        record: Record,
+        message: Message,
+        payload_hash: bytes,
+        plan: Plan,
+        lease: Lease,
+        parking: Parking,
+    ) -> Delivered:
+        state = SagaState(
+            message=message,
+            run=0,
+            status=SagaStatus.RUNNING,
+            source=Source(record.topic, record.partition, record.offset, record.timestamp_ms),
+            payload_hash=payload_hash,
+            plan=plan,
+            key=record.key,
+            value=record.value or b"",
+            headers=record.headers,
+        )
+        epoch = await lease.epoch()
+        try:
+            await self._sagas.run(state, epoch, parking, claim=True)
+        except AlreadyClaimed as claimed:
+            self._observer.looked_up("postgresql", "hit")
+            return await self._found(record, state, claimed.existing, epoch, parking)
+        except WriteRefused as error:
+            return await self._dead_letter(
+                record, Reason.HANDLER_ERROR, error, message.processing_id
+            )
+        self._observer.looked_up("postgresql", "miss")
+        return _delivered(state)
+
+    async def _found(
+        self, record: Record, new: SagaState, saga: SagaState, epoch: int, parking: Parking
+    ) -> Delivered:
+        """A record finds its saga (protocol, 2)."""
+        if saga.payload_hash != new.payload_hash:
+            return await self._dead_letter(
+                record,
+                Reason.PAYLOAD_MISMATCH,
+                ValueError(f"the id is taken by another payload, from {saga.source.position}"),
+                new.message.processing_id,
+            )
+        if saga.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
+            if saga.source != new.source:
+                # Its own record is not acknowledged yet, and brings it to its end.
+                return Delivered(Outcome.DUPLICATE)
+            await self._sagas.run(saga, epoch, parking, claim=False)
+            return _delivered(saga)
+        # Its dead letter, if it has one, was committed together with this state.
+        finished = saga.status is not SagaStatus.STUCK
+        return Delivered(
+            Outcome.DUPLICATE, saga.message.processing_id, saga.payload_hash if finished else None
+        )
+
+    async def _repetition(self, record: Record, result: AIResult, known: bytes) -> Delivered:
+        if known == result.payload_hash:
+            return Delivered(Outcome.DUPLICATE)
+        return await self._dead_letter(
+            record,
+            Reason.PAYLOAD_MISMATCH,
+            ValueError("the id is taken by another payload"),
+            result.processing_id,
+        )
+
+    async def _dead_letter(
+        self, record: Record, reason: Reason, error: BaseException, processing_id: str | None
+    ) -> Delivered:
+        """Park a record that never became a saga; returns once the letter is durable."""
+        name, message, trace = describe(error)
+        letter = dead_letter(
+            Source(record.topic, record.partition, record.offset, record.timestamp_ms),
+            reason=reason,
+            group=self._config.consumer_group,
+            message=message,
+            origin=origin_of(record),
+            processing_id=processing_id,
+            exception=name,
+            stacktrace=trace if reason is Reason.HANDLER_ERROR else "",
+        )
+        await self._dead_letters.publish(
+            Record(
+                record.topic,
+                record.partition,
+                record.offset,
+                record.timestamp_ms,
+                record.key,
+                record.value,
+                dead_letter_headers(record.headers, letter),
+            )
+        )
+        self._observer.dead_lettered(reason.value)
+        return Delivered(Outcome.DEAD_LETTERED)
+
+
+def _delivered(state: SagaState) -> Delivered:
+    """A saga that compensated or got stuck left its dead letter in its own commit."""
+    if state.status is SagaStatus.COMPLETED:
+        return Delivered(Outcome.PROCESSED, state.message.processing_id, state.payload_hash)
+    seen = state.payload_hash if state.status is SagaStatus.COMPENSATED else None
+    return Delivered(Outcome.DEAD_LETTERED, state.message.processing_id, seen)

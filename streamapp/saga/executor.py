@@ -1,0 +1,364 @@
+"""Runs sagas: forward through the plan, backward when a required step fails for good.
+
+The transactions of a run, in order: the claim with the own-database steps that come first and
+STARTED of the first external one; for each external step its DONE with what follows, up to the
+next STARTED; the last one carries the terminal state, the reply and what the record's delivery
+needs. So n external steps one after the other cost n + 1 commits, none costs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import orjson
+
+from streamapp.actions.base import ExternalExecutor, OwnExecutor
+from streamapp.actions.registry import ActionRegistry
+from streamapp.pipeline.outcomes import Reason
+from streamapp.resilience.circuit_breaker import CircuitBreakers
+from streamapp.saga.attempts import Attempts, Failure
+from streamapp.saga.ids import Direction
+from streamapp.saga.journal import Journal
+from streamapp.saga.letters import Letters
+from streamapp.saga.model import (
+    OutboxRecord,
+    SagaState,
+    SagaStatus,
+    Step,
+    StepRow,
+    StepStatus,
+    WriteRefused,
+)
+from streamapp.saga.observer import SagaObserver
+from streamapp.saga.operations import Operation, SendMessage, SetLeadStatus
+from streamapp.saga.parking import Parking
+from streamapp.saga.passage import Passage, may_have_effect
+from streamapp.saga.retry import RetrySchedule
+
+_AFTER = "; after "
+
+
+@dataclass(frozen=True, slots=True)
+class SagaConfig:
+    """Limits of a saga; all times in seconds."""
+
+    schedule: RetrySchedule
+    max_wait_required: float
+    max_wait_best_effort: float
+    stuck_delays: tuple[float, ...]
+    stuck_give_up: float
+    outbound_topic: str
+
+
+class SagaExecutor:
+    """Everything a saga needs to run; ``run`` and ``resume`` are its two entries."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        registry: ActionRegistry,
+        breakers: CircuitBreakers,
+        config: SagaConfig,
+        letters: Letters,
+        observer: SagaObserver,
+    ) -> None:
+        self.journal = journal
+        self.registry = registry
+        self.breakers = breakers
+        self.config = config
+        self.letters = letters
+        self.observer = observer
+
+    async def run(self, state: SagaState, epoch: int, parking: Parking, *, claim: bool) -> None:
+        """Bring a new saga, or one that was left on its way, to its end.
+
+        On return ``state.status`` is COMPLETED, COMPENSATED or STUCK, durably. Raises
+        ``AlreadyClaimed`` when a claim found its saga there, ``Fenced`` when the partition has
+        another owner, ``WriteRefused`` when not even the claim can be stored.
+        """
+        saga = _Run(self, Passage(self.journal, state, epoch, claim=claim), parking)
+        try:
+            await saga.advance()
+        except WriteRefused:
+            # Something in a transaction of several steps is at fault: find out which.
+            saga = _Run(self, saga.passage, parking, one_by_one=True)
+            saga.passage.drop_staged()
+            await saga.advance()
+
+    async def resume(self, state: SagaState, epoch: int, parking: Parking) -> None:
+        """Try a STUCK saga again: what failed of its compensation begins anew."""
+        for (ordinal, direction), row in list(state.steps.items()):
+            if direction == "compensate" and row.status is StepStatus.FAILED:
+                state.steps[ordinal, direction] = replace(
+                    row, status=StepStatus.WAITING, attempts=0, circuit_wait=0.0, due_at=None
+                )
+        state.stuck_retries += 1
+        saga = _Run(self, Passage(self.journal, state, epoch, claim=False), parking)
+        # Nothing goes forward once a required step has failed, whatever parked the saga since.
+        backward = saga.required_step_failed()
+        saga.passage.stage_status(SagaStatus.COMPENSATING if backward else SagaStatus.RUNNING)
+        await saga.passage.flush()
+        await saga.advance()
+
+
+class _Run:
+    """One passage through one saga."""
+
+    def __init__(
+        self,
+        executor: SagaExecutor,
+        passage: Passage,
+        parking: Parking,
+        *,
+        one_by_one: bool = False,
+    ) -> None:
+        self.executor = executor
+        self.passage = passage
+        self.parking = parking
+        self.state = passage.state
+        self.observer = executor.observer
+        self._one_by_one = one_by_one
+
+    async def advance(self) -> None:
+        if self._one_by_one and not self.passage.claimed:
+            await self.passage.flush()
+        if self.state.status is SagaStatus.RUNNING:
+            await self._forward()
+        if self.state.status is SagaStatus.COMPENSATING:
+            await self._compensate()
+
+    # Forward
+
+    async def _forward(self) -> None:
+        for step in self.state.plan.steps:
+            row = self.passage.row(step)
+            if row is not None and row.status in (StepStatus.DONE, StepStatus.FAILED):
+                continue
+            executor = self.executor.registry.executor(step.executor, step.version)
+            if executor is None:
+                await self._park(
+                    Reason.PLAN_CHANGED,
+                    f"no code here runs {step.executor} version {step.version}",
+                )
+                return
+            if isinstance(executor, OwnExecutor):
+                failure = await self._own(step, executor)
+            else:
+                failure = await self._external(step, executor, "forward")
+            if failure is not None:
+                if step.required:
+                    await self._begin_compensation(failure)
+                    return
+                self._record_failed_action(step, failure)
+        self.passage.stage_status(SagaStatus.COMPLETED, processing="success")
+        self._tell_end(SagaStatus.COMPLETED)
+        await self.passage.flush()
+
+    async def _own(self, step: Step, executor: OwnExecutor) -> Failure | None:
+        row = _own_row(step, "forward")
+        try:
+            operations = executor.operations(self.passage.context(step))
+        except Exception as error:
+            return self._own_failed(row, Reason.HANDLER_ERROR, repr(error))
+        self._stage(step, row, operations)
+        action = step.action
+        self.passage.after(lambda: self.observer.step_finished(action, "done", 0.0))
+        if self._one_by_one:
+            try:
+                await self.passage.flush()
+            except WriteRefused as error:
+                self.passage.drop_staged()
+                return self._own_failed(row, Reason.HANDLER_ERROR, str(error))
+        return None
+
+    def _own_failed(self, row: StepRow, reason: Reason, error: str) -> Failure:
+        row = replace(row, status=StepStatus.FAILED, error=error, output=None)
+        self.passage.stage(row)
+        action = self.state.plan.steps[row.ordinal].action
+        self.passage.after(lambda: self.observer.step_finished(action, "failed", 0.0))
+        return Failure(reason, error, row)
+
+    def _stage(self, step: Step, row: StepRow, operations: Sequence[Operation]) -> None:
+        rows: list[Operation] = []
+        for operation in operations:
+            if isinstance(operation, SendMessage):
+                self.passage.stage_record(self._outbound(operation))
+                self.passage.after(self.observer.responded)
+            else:
+                rows.append(operation)
+        self.passage.stage(row, rows)
+        if any(isinstance(operation, SetLeadStatus) for operation in rows):
+            self.passage.after(lambda: self._tell_lead_change(step))
+
+    def _tell_lead_change(self, step: Step) -> None:
+        output = self.state.steps[step.ordinal, "forward"].output or {}
+        if "previous_status" in output:
+            self.observer.lead_changed(output["previous_status"] or "none", output["status"])
+
+    def _outbound(self, operation: SendMessage) -> OutboxRecord:
+        message = self.state.message
+        value = {
+            "message_id": operation.message_id,
+            "lead_id": message.lead_id,
+            "business_id": message.business_id,
+            "tenant_id": message.tenant_id,
+            "to": operation.to,
+            "text": operation.text,
+            "in_reply_to": message.processing_id,
+            "created_at": datetime.now(UTC).isoformat(),
+        }
+        return OutboxRecord(
+            id=operation.message_id,
+            topic=self.executor.config.outbound_topic,
+            key=message.lead_id.encode(),
+            value=orjson.dumps(value),
+            headers=(),
+        )
+
+    async def _external(
+        self, step: Step, executor: ExternalExecutor, direction: Direction
+    ) -> Failure | None:
+        config = self.executor.config
+        attempts = Attempts(
+            self.passage,
+            step,
+            executor,
+            direction,
+            breaker=self.executor.breakers.get(executor.service),
+            schedule=config.schedule,
+            max_wait=config.max_wait_required if step.required else config.max_wait_best_effort,
+            parking=self.parking,
+            observer=self.observer,
+        )
+        return await attempts.carry_out()
+
+    def _record_failed_action(self, step: Step, failure: Failure) -> None:
+        """A best-effort action failed: it alone is dead-lettered, in the commit of its FAILED."""
+        self.passage.stage_record(
+            self.executor.letters.for_saga(
+                self.state,
+                Reason.ACTION_FAILED,
+                failure.error,
+                action=step.action,
+                row=failure.row,
+            )
+        )
+        self.passage.after(lambda: self.observer.dead_lettered(Reason.ACTION_FAILED))
+
+    # Backward
+
+    async def _begin_compensation(self, failure: Failure) -> None:
+        """COMPENSATING is durable before anything is undone; nothing goes forward after it."""
+        step = self.state.plan.steps[failure.row.ordinal]
+        self.state.reason = failure.reason
+        self.state.error = f"{step.name}: {failure.error}"
+        self.passage.stage_status(SagaStatus.COMPENSATING)
+        await self.passage.flush()
+
+    async def _compensate(self) -> None:
+        """Undo, in reverse, every step that is done or in doubt."""
+        for step in reversed(self.state.plan.steps):
+            if not may_have_effect(self.passage.row(step)):
+                continue
+            row = self.passage.row(step, "compensate")
+            if row is not None and row.status is StepStatus.DONE:
+                continue
+            executor = self.executor.registry.executor(step.executor, step.version)
+            if executor is None:
+                await self._park(
+                    Reason.PLAN_CHANGED,
+                    f"no code here undoes {step.executor} version {step.version}",
+                )
+                return
+            if isinstance(executor, OwnExecutor):
+                failure = await self._undo_own(step, executor)
+            elif executor.compensable:
+                failure = await self._external(step, executor, "compensate")
+            else:
+                continue
+            if failure is not None:
+                cause = (self.state.error or "").rsplit(_AFTER, 1)[-1]
+                await self._park(
+                    Reason.COMPENSATION_STUCK,
+                    f"compensation of {step.name}: {failure.error}{_AFTER}{cause}",
+                )
+                return
+        self.passage.stage_status(SagaStatus.COMPENSATED, processing="failed")
+        self._stage_letter(self.state.reason or Reason.HANDLER_ERROR, self.state.error or "")
+        self._tell_end(SagaStatus.COMPENSATED)
+        await self.passage.flush()
+
+    async def _undo_own(self, step: Step, executor: OwnExecutor) -> Failure | None:
+        row = _own_row(step, "compensate")
+        forward = self.passage.row(step)
+        try:
+            operations = executor.compensation(
+                self.passage.context(step), (forward and forward.output) or {}
+            )
+        except Exception as error:
+            return self._own_failed(row, Reason.COMPENSATION_STUCK, repr(error))
+        self._stage(step, row, operations)
+        action = step.action
+        self.passage.after(lambda: self.observer.compensation_finished(action, "done"))
+        if self._one_by_one:
+            try:
+                await self.passage.flush()
+            except WriteRefused as error:
+                self.passage.drop_staged()
+                return self._own_failed(row, Reason.COMPENSATION_STUCK, str(error))
+        return None
+
+    def required_step_failed(self) -> bool:
+        return any(
+            direction == "forward"
+            and row.status is StepStatus.FAILED
+            and self.state.plan.steps[ordinal].required
+            for (ordinal, direction), row in self.state.steps.items()
+        )
+
+    async def _park(self, reason: Reason, error: str) -> None:
+        """STUCK: an end for the record, so that the lead's later messages go on."""
+        self.state.reason = reason
+        self.state.error = error
+        self.passage.stage_status(
+            SagaStatus.STUCK, processing="failed", resume_in=self._next_retry()
+        )
+        self._stage_letter(reason, error)
+        self._tell_end(SagaStatus.STUCK)
+        await self.passage.flush()
+
+    def _next_retry(self) -> float | None:
+        """Seconds until the partition's owner tries again; None: a person has to."""
+        delays = self.executor.config.stuck_delays
+        if not delays:
+            return None
+        retries = self.state.stuck_retries
+        spent = sum(delays[min(n, len(delays) - 1)] for n in range(retries))
+        if spent >= self.executor.config.stuck_give_up:
+            return None
+        return delays[min(retries, len(delays) - 1)]
+
+    def _stage_letter(self, reason: Reason, error: str) -> None:
+        self.passage.stage_record(self.executor.letters.for_saga(self.state, reason, error))
+        self.passage.after(lambda: self.observer.dead_lettered(reason))
+
+    def _tell_end(self, status: SagaStatus) -> None:
+        message, reason = self.state.message, self.state.reason
+        self.passage.after(
+            lambda: self.observer.saga_finished(message, status.value, reason and reason.value)
+        )
+
+
+def _own_row(step: Step, direction: Direction) -> StepRow:
+    now = datetime.now(UTC)
+    return StepRow(
+        ordinal=step.ordinal,
+        direction=direction,
+        status=StepStatus.DONE,
+        attempts=1,
+        first_attempt_at=now,
+        last_attempt_at=now,
+    )

@@ -1,0 +1,428 @@
+"""The statements of a journal transaction: many sagas' rows at once, over ``unnest`` arrays.
+
+Each statement takes rows as columns. A batch holds at most one write a saga, so no statement
+meets the same row twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from streamapp.pipeline.outcomes import Headers
+from streamapp.saga.model import SagaStatus, SagaWrite, StepRow
+from streamapp.saga.operations import (
+    CancelTask,
+    InsertActivity,
+    InsertTask,
+    Operation,
+    RaisePriority,
+    RestoreLeadStatus,
+    SetLeadStatus,
+)
+from streamapp.saga.serialization import plan_to_json
+from streamapp.storage.connection import Connection
+
+TERMINAL = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.STUCK})
+
+
+def to_json(value: Any) -> str:
+    """JSON text for a ``jsonb`` parameter."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # integers beyond 64 bits, which jsonb holds and orjson does not
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def headers_to_json(headers: Headers) -> str:
+    """Headers keep their order and may repeat a name, so they are a list of pairs."""
+    return to_json([[name, base64.b64encode(value).decode()] for name, value in headers])
+
+
+def headers_from_json(text: str) -> Headers:
+    return tuple((name, base64.b64decode(value)) for name, value in orjson.loads(text))
+
+
+async def _insert(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        await connection.execute(sql, *(list(column) for column in zip(*rows, strict=True)))
+
+
+CLAIM = """
+INSERT INTO sagas (processing_id, run, status, consumer_group, topic, partition, "offset",
+    record_timestamp_ms, epoch, payload_hash, lead_id, business_id, tenant_id, intent, confidence,
+    handler, escalate, message, plan, original_key, original_value, headers, reason, error,
+    write_id, resume_at, finished_at)
+SELECT u.a, u.b, u.c, $1, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, u.l, u.m, u.n, u.o, u.p,
+    u.q::jsonb, u.r::jsonb, u.s, u.t, u.u, u.v, u.w, u.x,
+    now() + u.y * interval '1 second', CASE WHEN u.z THEN now() END
+FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::int[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[],
+    $15::float8[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::bytea[], $21::bytea[],
+    $22::jsonb[], $23::text[], $24::text[], $25::uuid[], $26::float8[], $27::bool[])
+    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z)
+ON CONFLICT (processing_id) DO NOTHING
+RETURNING write_id
+"""
+
+
+async def insert_claims(
+    connection: Connection, consumer_group: str, writes: Sequence[SagaWrite]
+) -> set[Any]:
+    """Insert new sagas, in id order; gives the write ids of those that were not there yet."""
+    rows = []
+    for write in sorted(writes, key=lambda w: w.state.message.processing_id):
+        state, message = write.state, write.state.message
+        status = write.status or state.status
+        rows.append(
+            (
+                message.processing_id,
+                state.run,
+                status.value,
+                state.source.topic,
+                state.source.partition,
+                state.source.offset,
+                state.source.timestamp_ms,
+                write.epoch,
+                state.payload_hash,
+                message.lead_id,
+                message.business_id,
+                message.tenant_id,
+                message.intent,
+                message.confidence,
+                state.plan.handler,
+                state.plan.escalate,
+                to_json(asdict(message)),
+                to_json(plan_to_json(state.plan)),
+                state.key,
+                state.value,
+                headers_to_json(state.headers),
+                state.reason,
+                state.error,
+                write.write_id,
+                write.resume_in,
+                status in TERMINAL,
+            )
+        )
+    records = await connection.fetch(
+        CLAIM, consumer_group, *(list(column) for column in zip(*rows, strict=True))
+    )
+    return {record["write_id"] for record in records}
+
+
+UPDATE = """
+UPDATE sagas AS s SET status = u.status, epoch = u.epoch, reason = u.reason, error = u.error,
+    write_id = u.write_id, updated_at = now(), stuck_retries = u.stuck_retries,
+    resume_at = now() + u.resume_in * interval '1 second', resume_requested_at = NULL,
+    finished_at = CASE WHEN u.terminal THEN now() ELSE s.finished_at END
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::uuid[], $7::int[],
+    $8::float8[], $9::bool[])
+    AS u(processing_id, status, epoch, reason, error, write_id, stuck_retries, resume_in, terminal)
+WHERE s.processing_id = u.processing_id
+"""
+
+
+async def update_sagas(connection: Connection, writes: Iterable[SagaWrite]) -> None:
+    """Every write of a saga leaves its write id, by which an unknown COMMIT is recognised."""
+    rows = [
+        (
+            write.state.message.processing_id,
+            (write.status or write.state.status).value,
+            write.epoch,
+            write.state.reason,
+            write.state.error,
+            write.write_id,
+            write.state.stuck_retries,
+            write.resume_in,
+            (write.status or write.state.status) in TERMINAL,
+        )
+        for write in writes
+    ]
+    await _insert(connection, UPDATE, rows)
+
+
+STEPS = """
+INSERT INTO saga_steps AS s (processing_id, run, ordinal, direction, action, sub_step, status, key,
+    attempts, in_doubt, circuit_wait, due_at, request, output, error, first_attempt_at,
+    last_attempt_at, finished_at)
+SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, u.l, u.m, u.n::jsonb, u.o, u.p, u.q,
+    CASE WHEN u.g IN ('DONE', 'FAILED') THEN now() END
+FROM unnest($1::text[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::int[], $10::bool[], $11::float8[], $12::timestamptz[], $13::bytea[],
+    $14::text[], $15::text[], $16::timestamptz[], $17::timestamptz[])
+    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q)
+ON CONFLICT (processing_id, run, ordinal, direction) DO UPDATE SET status = excluded.status,
+    key = excluded.key, attempts = excluded.attempts, in_doubt = excluded.in_doubt,
+    circuit_wait = excluded.circuit_wait, due_at = excluded.due_at, request = excluded.request,
+    output = excluded.output, error = excluded.error,
+    first_attempt_at = excluded.first_attempt_at, last_attempt_at = excluded.last_attempt_at,
+    finished_at = excluded.finished_at
+"""
+
+
+async def upsert_steps(connection: Connection, writes: Iterable[SagaWrite]) -> None:
+    rows = []
+    for write in writes:
+        # The last row of a step wins: one write may stage it more than once.
+        latest: dict[tuple[int, str], StepRow] = {
+            (row.ordinal, row.direction): row for row in write.steps
+        }
+        for row in latest.values():
+            step = write.state.plan.steps[row.ordinal]
+            rows.append(
+                (
+                    write.state.message.processing_id,
+                    write.state.run,
+                    row.ordinal,
+                    row.direction,
+                    step.action,
+                    step.sub_step,
+                    row.status.value,
+                    row.key,
+                    row.attempts,
+                    row.in_doubt,
+                    row.circuit_wait,
+                    row.due_at,
+                    row.request,
+                    None if row.output is None else to_json(row.output),
+                    row.error,
+                    row.first_attempt_at,
+                    row.last_attempt_at,
+                )
+            )
+    await _insert(connection, STEPS, rows)
+
+
+OUTBOX = """
+INSERT INTO outbox (record_id, consumer_group, source_topic, source_partition, topic, key, value,
+    headers, lead_id)
+SELECT u.a, $1, u.b, u.c, u.d, u.e, u.f, u.g, u.h
+FROM unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bytea[], $7::bytea[], $8::jsonb[],
+    $9::text[]) WITH ORDINALITY AS u(a, b, c, d, e, f, g, h, n)
+ORDER BY u.n
+ON CONFLICT (record_id) DO NOTHING
+"""
+
+
+async def insert_outbox(
+    connection: Connection, consumer_group: str, writes: Iterable[SagaWrite]
+) -> None:
+    rows = [
+        (
+            record.id,
+            write.state.source.topic,
+            write.state.source.partition,
+            record.topic,
+            record.key,
+            record.value,
+            headers_to_json(record.headers),
+            write.state.message.lead_id,
+        )
+        for write in writes
+        for record in write.outbox
+    ]
+    if rows:
+        columns = (list(column) for column in zip(*rows, strict=True))
+        await connection.execute(OUTBOX, consumer_group, *columns)
+
+
+PROCESSED = """
+INSERT INTO processed_messages AS p (message_id, lead_id, processing_status, processed_at,
+    expires_at)
+SELECT u.a, u.b, u.c, now(), now() + $1 * interval '1 second'
+FROM unnest($2::text[], $3::text[], $4::text[]) AS u(a, b, c)
+ON CONFLICT (message_id) DO UPDATE SET processing_status = excluded.processing_status,
+    processed_at = excluded.processed_at, expires_at = excluded.expires_at
+"""
+
+
+async def upsert_processed(
+    connection: Connection, window: float, writes: Iterable[SagaWrite]
+) -> None:
+    rows = [
+        (write.state.message.processing_id, write.state.message.lead_id, write.processing_status)
+        for write in writes
+        if write.processing_status
+    ]
+    if rows:
+        columns = (list(column) for column in zip(*rows, strict=True))
+        await connection.execute(PROCESSED, window, *columns)
+
+
+TASKS = """
+INSERT INTO tasks (task_id, lead_id, business_id, tenant_id, processing_id, run, task_type, title,
+    description, status, priority, assigned_to_type, assigned_to_id, due_date, metadata)
+SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, 'pending', u.j, u.k, u.l,
+    now() + u.m * interval '1 second', u.n
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::float8[], $14::jsonb[])
+    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n)
+ON CONFLICT (task_id) DO NOTHING
+"""
+
+CANCEL_TASKS = """
+UPDATE tasks AS t SET status = 'cancelled', updated_at = now(),
+    metadata = t.metadata || jsonb_build_object('cancellation_reason', u.reason)
+FROM unnest($1::text[], $2::text[]) AS u(task_id, reason)
+WHERE t.task_id = u.task_id AND t.status IN ('pending', 'in_progress')
+"""
+
+RAISE_PRIORITY = """
+UPDATE tasks AS t SET
+    priority = CASE WHEN array_position($5::text[], t.priority)
+        < array_position($5::text[], u.priority) THEN u.priority ELSE t.priority END,
+    due_date = least(t.due_date, now() + u.due_within * interval '1 second'), updated_at = now()
+FROM unnest($1::text[], $2::int[], $3::text[], $4::float8[])
+    AS u(processing_id, run, priority, due_within)
+WHERE t.processing_id = u.processing_id AND t.run = u.run
+    AND t.status IN ('pending', 'in_progress')
+"""
+PRIORITIES = ["low", "normal", "high", "critical"]
+
+ACTIVITIES = """
+INSERT INTO lead_activities (activity_id, lead_id, business_id, tenant_id, activity_type,
+    activity_description, actor_type, actor_name, channel, message_content, metadata,
+    activity_timestamp, created_at)
+SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, now(), now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::jsonb[])
+    AS u(a, b, c, d, e, f, g, h, i, j, k)
+ON CONFLICT (activity_id) DO NOTHING
+"""
+
+SET_LEADS = """
+WITH before AS (
+    SELECT l.lead_id, l.business_id, l.status, u.write_id, u.ordinal, u.status AS wanted
+    FROM leads l JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::int[], $5::text[])
+        AS u(lead_id, business_id, write_id, ordinal, status)
+        ON l.lead_id = u.lead_id AND l.business_id = u.business_id
+), changed AS (
+    UPDATE leads l SET status = b.wanted FROM before b
+    WHERE l.lead_id = b.lead_id AND l.business_id = b.business_id
+)
+SELECT write_id, ordinal, status, wanted FROM before
+"""
+
+RESTORE_LEADS = """
+UPDATE leads AS l SET status = u.previous
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    AS u(lead_id, business_id, expected, previous)
+WHERE l.lead_id = u.lead_id AND l.business_id = u.business_id AND l.status = u.expected
+"""
+
+
+_Raise = tuple[str, int, str, float]  # processing id, run, priority, due within
+
+
+def touches_lead(write: SagaWrite) -> bool:
+    """Whether a write takes a lock in the CRM's own table, which others may hold for long."""
+    return any(
+        isinstance(operation, SetLeadStatus | RestoreLeadStatus)
+        for _, operations in write.operations
+        for operation in operations
+    )
+
+
+async def apply_operations(
+    connection: Connection, writes: Sequence[SagaWrite]
+) -> dict[Any, dict[int, dict[str, Any]]]:
+    """Write the operations; gives what the database answered, by write id and step ordinal.
+
+    Answers are also put into the output of their step row, which is written after.
+    """
+    found: list[tuple[SagaWrite, StepRow, Operation]] = [
+        (write, row, operation)
+        for write in writes
+        for row, operations in write.operations
+        for operation in operations
+    ]
+    outputs: dict[Any, dict[int, dict[str, Any]]] = {}
+    if not found:
+        return outputs
+    tasks, cancels, activities, sets, restores = [], [], [], [], []
+    raises: list[_Raise] = []
+    for write, row, operation in found:
+        state, message = write.state, write.state.message
+        owner = (message.lead_id, message.business_id, message.tenant_id)
+        match operation:
+            case InsertTask():
+                tasks.append(
+                    (
+                        operation.task_id,
+                        *owner,
+                        message.processing_id,
+                        state.run,
+                        operation.task_type,
+                        operation.title,
+                        operation.description,
+                        operation.priority,
+                        operation.assigned_to_type,
+                        operation.assigned_to_id,
+                        operation.due_in,
+                        to_json(operation.metadata),
+                    )
+                )
+            case CancelTask():
+                cancels.append((operation.task_id, operation.reason))
+            case RaisePriority():
+                raises.append(
+                    (message.processing_id, state.run, operation.priority, operation.due_within)
+                )
+            case InsertActivity():
+                activities.append(
+                    (
+                        operation.activity_id,
+                        *owner,
+                        operation.activity_type,
+                        operation.description,
+                        operation.actor_type,
+                        operation.actor_name,
+                        operation.channel,
+                        operation.message_content,
+                        to_json(operation.metadata),
+                    )
+                )
+            case SetLeadStatus():
+                sets.append((*owner[:2], write.write_id, row.ordinal, operation.status))
+            case RestoreLeadStatus():
+                restores.append((*owner[:2], operation.expected, operation.previous))
+    await _insert(connection, TASKS, tasks)
+    await _insert(connection, CANCEL_TASKS, cancels)
+    # Two raises of one saga in one batch would meet the same task twice in one UPDATE.
+    for raised in _rounds(raises):
+        columns = (list(column) for column in zip(*raised, strict=True))
+        await connection.execute(RAISE_PRIORITY, *columns, PRIORITIES)
+    await _insert(connection, ACTIVITIES, activities)
+    if sets:
+        records = await connection.fetch(
+            SET_LEADS, *(list(column) for column in zip(*sets, strict=True))
+        )
+        for record in records:
+            outputs.setdefault(record["write_id"], {})[record["ordinal"]] = {
+                "previous_status": record["status"],
+                "status": record["wanted"],
+            }
+        for write, row, operation in found:
+            if isinstance(operation, SetLeadStatus):
+                answer = outputs.get(write.write_id, {}).get(row.ordinal)
+                if answer is not None:
+                    row.output = {**(row.output or {}), **answer}
+    await _insert(connection, RESTORE_LEADS, restores)
+    return outputs
+
+
+def _rounds(rows: Sequence[_Raise]) -> Iterable[Sequence[_Raise]]:
+    while rows:
+        seen: set[str] = set()
+        this: list[_Raise] = []
+        later: list[_Raise] = []
+        for row in rows:
+            (later if row[0] in seen else this).append(row)
+            seen.add(row[0])
+        yield this
+        rows = later

@@ -1,0 +1,67 @@
+"""Whether the database answers: shared by all who use it, said once a minute, not thousands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from streamapp.storage.faults import Fault, fault_of
+
+T = TypeVar("T")
+log = logging.getLogger("streamapp.database")
+
+FIRST_BACKOFF = 0.1  # seconds
+MAX_BACKOFF = 1.0
+SAY_EVERY = 60.0
+
+
+class DatabaseHealth:
+    """Knows since when the database is away. ``report`` is told of every success and failure."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._away_since: float | None = None
+        self._said = float("-inf")
+
+    @property
+    def available(self) -> bool:
+        return self._away_since is None
+
+    def report(self, error: BaseException | None) -> None:
+        """A call succeeded (None) or failed with an outage."""
+        now = self._clock()
+        if error is None:
+            if self._away_since is not None:
+                log.warning("database is back after %.1f s", now - self._away_since)
+                self._away_since = None
+                self._said = float("-inf")
+            return
+        if self._away_since is None:
+            self._away_since = now
+        if now - self._said >= SAY_EVERY:
+            self._said = now
+            log.warning(
+                "database is away, work waits for it (for %.0f s now): %s: %s",
+                now - self._away_since,
+                type(error).__name__,
+                error,
+            )
+
+    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until the database answers; errors that are no outage are raised."""
+        backoff = FIRST_BACKOFF
+        while True:
+            try:
+                result = await call()
+            except Exception as error:
+                if fault_of(error) not in (Fault.OUTAGE, Fault.LOCK):
+                    raise
+                self.report(error)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF)
+            else:
+                self.report(None)
+                return result

@@ -1,0 +1,372 @@
+"""The saga's journal on PostgreSQL: one writer that takes what waits and commits it at once.
+
+Natural group commit: while a transaction is under way, writes queue up; the next transaction
+takes all of them. A lone write is not delayed, a burst shares its commit. The steps of a
+transaction, and why each is there, are in ``_transaction``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamapp.saga.journal import Written
+from streamapp.saga.model import Fenced, SagaState, SagaStatus, SagaWrite, WriteRefused
+from streamapp.settings import Settings
+from streamapp.storage import batch
+from streamapp.storage.connection import Connection, connect
+from streamapp.storage.faults import Fault, fault_of
+from streamapp.storage.sagas import load_sagas
+
+FIRST_BACKOFF = 0.05  # seconds
+MAX_BACKOFF = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    write: SagaWrite
+    future: asyncio.Future[Written]
+
+
+class PostgresJournal:
+    """Implements ``saga.journal.Journal``. Outages are waited for, never reported to callers.
+
+    ``on_outage`` is called with the error on every failed attempt, and with None once the
+    database answers again.
+    """
+
+    def __init__(
+        self, settings: Settings, on_outage: Callable[[BaseException | None], None]
+    ) -> None:
+        self._settings = settings
+        self._group = settings.consumer_group
+        self._on_outage = on_outage
+        self._common = _Queue(self, "journal", skip_locked=True)
+        # Writes that met a lock wait here, so that the others need not (protocol, 9).
+        self._apart = _Queue(self, "journal-apart", skip_locked=False, batch=1)
+
+    async def start(self) -> None:
+        self._common.start(self._settings.journal_batch)
+        self._apart.start(1)
+
+    async def stop(self) -> None:
+        await self._common.stop()
+        await self._apart.stop()
+
+    @property
+    def backlog(self) -> int:
+        """Writes that wait for a transaction."""
+        return len(self._common.entries) + len(self._apart.entries)
+
+    async def write(self, write: SagaWrite) -> Written:
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self._common.put(_Entry(write, future))
+        return await future
+
+    async def load(self, processing_id: str) -> SagaState | None:
+        """Read a saga on a connection of its own. Raises ``faults.DATABASE_ERRORS``."""
+        connection = await connect(self._settings, "streamapp-load")
+        try:
+            return (await load_sagas(connection, [processing_id])).get(processing_id)
+        finally:
+            await connection.close()
+
+    async def _transaction(
+        self, connection: Connection, entries: Sequence[_Entry], skip_locked: bool
+    ) -> tuple[list[tuple[_Entry, Written | Fenced]], list[_Entry]]:
+        """Write a batch; gives each entry's result, and those to be repeated apart.
+
+        READ COMMITTED statements see different snapshots, so what a later statement relies on
+        is locked by an earlier one: the partition's row, then the saga's.
+        """
+        results: list[tuple[_Entry, Written | Fenced]] = []
+        apart: list[_Entry] = []
+        async with connection.transaction():
+            live = await self._with_valid_epoch(connection, entries, results)
+            if skip_locked:
+                live, apart = await self._without_locked_leads(connection, live)
+            claims = [entry for entry in live if entry.write.claim]
+            updates = [entry for entry in live if not entry.write.claim]
+            claims = await self._claim(connection, claims, results)
+            updates = await self._lock(connection, updates, results)
+            live = [*claims, *updates]
+            writes = [entry.write for entry in live]
+            if writes:
+                outputs = await batch.apply_operations(connection, writes)
+                await batch.upsert_steps(connection, writes)
+                await batch.update_sagas(connection, [entry.write for entry in updates])
+                await batch.insert_outbox(connection, self._group, writes)
+                await batch.upsert_processed(connection, self._settings.dedup_window, writes)
+                before_commit = time.monotonic()
+                for entry in live:
+                    answers = outputs.get(entry.write.write_id, {})
+                    results.append((entry, Written(outputs=answers, at=before_commit)))
+        return results, apart
+
+    async def _with_valid_epoch(
+        self,
+        connection: Connection,
+        entries: Sequence[_Entry],
+        results: list[tuple[_Entry, Written | Fenced]],
+    ) -> list[_Entry]:
+        """One writer per partition: the share lock holds off the next owner until the commit."""
+        partitions = sorted({_partition(entry) for entry in entries})
+        records = await connection.fetch(
+            "SELECT topic, partition, epoch FROM partition_owners WHERE consumer_group = $1 AND "
+            "(topic, partition) IN (SELECT * FROM unnest($2::text[], $3::int[])) "
+            "ORDER BY topic, partition FOR SHARE",
+            self._group,
+            [topic for topic, _ in partitions],
+            [partition for _, partition in partitions],
+        )
+        epochs = {(record["topic"], record["partition"]): record["epoch"] for record in records}
+        live = []
+        for entry in entries:
+            if epochs.get(_partition(entry)) == entry.write.epoch:
+                live.append(entry)
+            else:
+                results.append(
+                    (entry, Fenced("the partition has another owner", entry.write.epoch))
+                )
+        return live
+
+    async def _without_locked_leads(
+        self, connection: Connection, entries: list[_Entry]
+    ) -> tuple[list[_Entry], list[_Entry]]:
+        """Somebody's long transaction on ``leads`` must not hold up the whole batch."""
+        touching = [entry for entry in entries if batch.touches_lead(entry.write)]
+        if not touching:
+            return entries, []
+        sql = (
+            "SELECT l.lead_id, l.business_id FROM leads l JOIN (SELECT DISTINCT * FROM "
+            "unnest($1::text[], $2::text[]) AS u(lead_id, business_id)) AS u "
+            "USING (lead_id, business_id) ORDER BY lead_id, business_id"
+        )
+        arguments = (
+            [entry.write.state.message.lead_id for entry in touching],
+            [entry.write.state.message.business_id for entry in touching],
+        )
+        free = await connection.fetch(sql + " FOR UPDATE OF l SKIP LOCKED", *arguments)
+        there = await connection.fetch(sql, *arguments)
+        locked = {tuple(record) for record in there} - {tuple(record) for record in free}
+        apart = [
+            entry
+            for entry in touching
+            if (entry.write.state.message.lead_id, entry.write.state.message.business_id) in locked
+        ]
+        return [entry for entry in entries if entry not in apart], apart
+
+    async def _claim(
+        self,
+        connection: Connection,
+        entries: list[_Entry],
+        results: list[tuple[_Entry, Written | Fenced]],
+    ) -> list[_Entry]:
+        if not entries:
+            return []
+        won = await batch.insert_claims(connection, self._group, [entry.write for entry in entries])
+        lost = [entry for entry in entries if entry.write.write_id not in won]
+        if lost:
+            ids = [entry.write.state.message.processing_id for entry in lost]
+            existing = await load_sagas(connection, ids)
+            own = await self._own_writes(connection, ids)
+            for entry in lost:
+                processing_id = entry.write.state.message.processing_id
+                state = existing[processing_id]
+                if own[processing_id] == entry.write.write_id:
+                    results.append((entry, _read_back(entry.write, state)))
+                else:
+                    results.append((entry, Written(existing=state)))
+        return [entry for entry in entries if entry.write.write_id in won]
+
+    async def _own_writes(self, connection: Connection, ids: list[str]) -> dict[str, Any]:
+        records = await connection.fetch(
+            "SELECT processing_id, write_id FROM sagas WHERE processing_id = ANY($1)", ids
+        )
+        return {record["processing_id"]: record["write_id"] for record in records}
+
+    async def _lock(
+        self,
+        connection: Connection,
+        entries: list[_Entry],
+        results: list[tuple[_Entry, Written | Fenced]],
+    ) -> list[_Entry]:
+        """Lock the sagas in id order and let pass those that stand where their write expects.
+
+        The write id is that of a commit whose outcome was unknown and is known now.
+        """
+        if not entries:
+            return []
+        ids = sorted(entry.write.state.message.processing_id for entry in entries)
+        records = await connection.fetch(
+            "SELECT processing_id, run, status, write_id FROM sagas WHERE processing_id = ANY($1) "
+            "ORDER BY processing_id FOR UPDATE",
+            ids,
+        )
+        found = {record["processing_id"]: record for record in records}
+        live = []
+        committed = []
+        for entry in entries:
+            state = entry.write.state
+            record = found.get(state.message.processing_id)
+            if record is not None and record["write_id"] == entry.write.write_id:
+                committed.append(entry)
+            elif record is None or (record["run"], SagaStatus(record["status"])) != (
+                state.run,
+                state.status,
+            ):
+                results.append(
+                    (
+                        entry,
+                        Fenced("the saga is not where this write expects it", entry.write.epoch),
+                    )
+                )
+            else:
+                live.append(entry)
+        if committed:
+            states = await load_sagas(
+                connection, [entry.write.state.message.processing_id for entry in committed]
+            )
+            for entry in committed:
+                state = states[entry.write.state.message.processing_id]
+                results.append((entry, _read_back(entry.write, state)))
+        return live
+
+
+def _partition(entry: _Entry) -> tuple[str, int]:
+    return entry.write.state.source.topic, entry.write.state.source.partition
+
+
+def _read_back(write: SagaWrite, state: SagaState) -> Written:
+    """The result of a write that turned out to be committed already."""
+    outputs = {}
+    for row in write.steps:
+        stored = state.steps.get((row.ordinal, row.direction))
+        if stored is not None and stored.output is not None:
+            outputs[row.ordinal] = stored.output
+    return Written(outputs=outputs)
+
+
+class _Queue:
+    """One connection and the writes that wait for it."""
+
+    def __init__(
+        self, journal: PostgresJournal, name: str, *, skip_locked: bool, batch: int = 0
+    ) -> None:
+        self.entries: deque[_Entry] = deque()
+        self._journal = journal
+        self._name = name
+        self._skip_locked = skip_locked
+        self._batch = batch
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+
+    def put(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        self._arrived.set()
+
+    def start(self, size: int) -> None:
+        self._batch = size
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._disconnect()
+
+    async def _run(self) -> None:
+        while True:
+            while not self.entries:
+                self._arrived.clear()
+                await self._arrived.wait()
+            count = min(self._batch, len(self.entries))
+            taken = [self.entries.popleft() for _ in range(count)]
+            try:
+                await self._commit(taken)
+            except asyncio.CancelledError:
+                for entry in taken:
+                    entry.future.cancel()
+                raise
+            except Exception as error:
+                # Only a defect of ours comes here: its writes fail, the journal goes on.
+                for entry in taken:
+                    if not entry.future.done():
+                        entry.future.set_exception(error)
+
+    async def _commit(self, entries: list[_Entry]) -> None:
+        """Make the entries durable, however long the database is away."""
+        backoff = FIRST_BACKOFF
+        while True:
+            # A lane that was cancelled no longer waits: its next owner writes instead.
+            entries = [entry for entry in entries if not entry.future.done()]
+            if not entries:
+                return
+            try:
+                connection = await self._connected()
+                results, apart = await self._journal._transaction(
+                    connection, entries, self._skip_locked
+                )
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    self._disconnect()
+                    raise
+                if fault is Fault.ROW:
+                    await self._refused(entries, error)
+                    return
+                if fault is Fault.LOCK and self._skip_locked:
+                    for entry in entries:
+                        self._journal._apart.put(entry)
+                    return
+                if fault is Fault.OUTAGE:
+                    self._disconnect()
+                    self._journal._on_outage(error)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF)
+                continue
+            self._journal._on_outage(None)
+            for entry in apart:
+                self._journal._apart.put(entry)
+            _resolve(results)
+            return
+
+    async def _refused(self, entries: list[_Entry], error: Exception) -> None:
+        """Find the row that the database refused: it alone fails."""
+        if len(entries) == 1:
+            state = getattr(error, "sqlstate", "")
+            if not entries[0].future.done():
+                entries[0].future.set_exception(
+                    WriteRefused(f"the database refused the data (SQLSTATE {state}): {error}")
+                )
+            return
+        middle = len(entries) // 2
+        await self._commit(entries[:middle])
+        await self._commit(entries[middle:])
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._journal._settings, f"streamapp-{self._name}")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+def _resolve(results: Sequence[tuple[_Entry, Written | Fenced]]) -> None:
+    for entry, result in results:
+        if entry.future.done():
+            continue
+        if isinstance(result, Fenced):
+            entry.future.set_exception(result)
+        else:
+            entry.future.set_result(result)

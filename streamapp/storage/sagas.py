@@ -1,0 +1,80 @@
+"""Sagas as they are stored: reading them back, finding those that nobody works on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+from streamapp.pipeline.outcomes import Reason
+from streamapp.saga.model import (
+    Message,
+    SagaState,
+    SagaStatus,
+    Source,
+    StepRow,
+    StepStatus,
+)
+from streamapp.saga.serialization import plan_from_json
+from streamapp.storage.batch import headers_from_json
+from streamapp.storage.connection import Connection
+
+
+async def load_sagas(connection: Connection, processing_ids: list[str]) -> dict[str, SagaState]:
+    """Sagas with the steps of their present run, by processing id."""
+    records = await connection.fetch(
+        "SELECT * FROM sagas WHERE processing_id = ANY($1)", processing_ids
+    )
+    states = {record["processing_id"]: _state(record) for record in records}
+    steps = await connection.fetch(
+        "SELECT t.* FROM saga_steps t JOIN sagas s USING (processing_id, run) "
+        "WHERE processing_id = ANY($1)",
+        processing_ids,
+    )
+    for record in steps:
+        row = _step(record)
+        states[record["processing_id"]].steps[row.ordinal, row.direction] = row
+    return states
+
+
+def _state(record: Any) -> SagaState:
+    return SagaState(
+        message=Message(**json.loads(record["message"])),
+        run=record["run"],
+        status=SagaStatus(record["status"]),
+        source=Source(
+            record["topic"],
+            record["partition"],
+            record["offset"],
+            record["record_timestamp_ms"],
+        ),
+        payload_hash=record["payload_hash"],
+        # The standard library's reader keeps integers beyond 64 bits as they are.
+        plan=plan_from_json(json.loads(record["plan"])),
+        key=record["original_key"],
+        value=record["original_value"],
+        headers=headers_from_json(record["headers"]),
+        error=record["error"],
+        reason=Reason(record["reason"]) if record["reason"] else None,
+        stuck_retries=record["stuck_retries"],
+        created_at=record["created_at"],
+    )
+
+
+def _step(record: Any) -> StepRow:
+    return StepRow(
+        ordinal=record["ordinal"],
+        direction=record["direction"],
+        status=StepStatus(record["status"]),
+        key=record["key"],
+        attempts=record["attempts"],
+        in_doubt=record["in_doubt"],
+        circuit_wait=record["circuit_wait"],
+        due_at=record["due_at"],
+        request=record["request"],
+        output=None if record["output"] is None else orjson.loads(record["output"]),
+        error=record["error"],
+        first_attempt_at=record["first_attempt_at"],
+        last_attempt_at=record["last_attempt_at"],
+    )

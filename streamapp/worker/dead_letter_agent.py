@@ -1,0 +1,67 @@
+"""The dead-letter topic into the table. It never dead-letters: what it cannot store, it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from streamapp.pipeline.dead_letter import parse_headers
+from streamapp.storage.dead_letters import DeadLetterStore
+from streamapp.storage.health import DatabaseHealth
+from streamapp.worker.intake import record_of
+from streamapp.worker.membership import Membership
+
+
+class DeadLetterIntake:
+    """Stores letters one by one, in order, and acknowledges those that are stored.
+
+    One at a time is enough for the order, so the next offset to commit is simply the one after
+    the last that was stored in this generation.
+    """
+
+    def __init__(
+        self, store: DeadLetterStore, health: DatabaseHealth, membership: Membership
+    ) -> None:
+        self._store = store
+        self._health = health
+        self._membership = membership
+        self._closed_generation: int | None = None
+        self._generation: int | None = None
+        self._stored: dict[tuple[str, int], int] = {}
+
+    async def accept(self, event: Any) -> None:
+        """Store one letter; waits while the database is away."""
+        generation = event.message.generation_id
+        if generation == self._closed_generation:
+            return
+        record = record_of(event)
+        letter = parse_headers(record.headers)
+        await self._health.insist(lambda: self._store.store(record, letter))
+        if generation == self._closed_generation or generation != self._membership.generation:
+            return  # stored once more by the next owner, which changes nothing
+        if generation != self._generation:
+            self._generation, self._stored = generation, {}
+        self._stored[record.topic, record.partition] = record.offset + 1
+
+    async def commit(self) -> None:
+        """Commit what is stored, under the generation in which it was delivered."""
+        pending = dict(self._stored)
+        generation = self._generation
+        if not pending or generation is None:
+            return
+        if await self._membership.commit(generation, pending):
+            for partition, offset in pending.items():
+                if self._stored.get(partition) == offset:
+                    del self._stored[partition]
+
+    async def commit_regularly(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            if self._generation != self._closed_generation:
+                await self.commit()
+
+    async def give_up(self) -> None:
+        """The partitions are taken away: commit what is stored."""
+        self._closed_generation = self._membership.generation
+        await self.commit()
+        self._stored = {}

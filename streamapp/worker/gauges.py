@@ -1,0 +1,78 @@
+"""Figures that nobody counts as they happen: looked up every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from streamapp.pipeline.orchestrator import Pipeline
+from streamapp.storage.faults import DATABASE_ERRORS
+from streamapp.storage.outbox import Outbox
+
+if TYPE_CHECKING:
+    from streamapp.worker.runtime import Runtime
+
+EVERY = 2.0  # seconds
+SLOW = 5  # database figures once in so many rounds
+
+
+class Gauges:
+    """Keeps the gauges of this worker up to date."""
+
+    def __init__(self, runtime: Runtime, pipeline: Pipeline, outbox: Outbox) -> None:
+        self._runtime = runtime
+        self._pipeline = pipeline
+        self._outbox = outbox
+        self._partitions: set[tuple[str, int]] = set()
+
+    def refresh(self) -> None:
+        """Those that cost nothing; also called before ``/metrics`` is rendered."""
+        runtime, metrics = self._runtime, self._runtime.metrics
+        metrics.in_flight.set(self._pipeline.active)
+        metrics.lanes.set(len(runtime.lanes))
+        metrics.reachable("database", runtime.database.available)
+        metrics.reachable("broker", runtime.broker.available)
+        self._lag()
+
+    def _lag(self) -> None:
+        metrics, membership = self._runtime.metrics, self._runtime.membership
+        leases = self._runtime.intake.leases
+        gone = self._partitions - leases.keys()
+        for topic, partition in gone:
+            metrics.partition_gone(topic, partition)
+        self._partitions = set(leases)
+        for (topic, partition), lease in leases.items():
+            highwater = membership.highwater(topic, partition)
+            if highwater is not None and lease.ledger.committable is not None:
+                metrics.lagging(topic, partition, max(0, highwater - lease.ledger.committable))
+
+    async def run(self) -> None:
+        rounds = 0
+        while True:
+            self.refresh()
+            if rounds % SLOW == 0:
+                try:
+                    await self._from_database()
+                except DATABASE_ERRORS as error:
+                    self._runtime.database.report(error)
+            rounds += 1
+            await asyncio.sleep(EVERY)
+
+    async def _from_database(self) -> None:
+        pool: Any = self._runtime.pool
+        metrics = self._runtime.metrics
+        metrics.outbox_backlog.set(await self._outbox.backlog())
+        rows = await pool.fetch(
+            "SELECT reason, count(*) AS n, extract(epoch FROM min(created_at))::float8 AS oldest "
+            "FROM dead_letter_queue WHERE status <> 'resolved' GROUP BY reason"
+        )
+        oldest = min((row["oldest"] for row in rows), default=None)
+        metrics.dead_letters_open({row["reason"]: row["n"] for row in rows}, oldest)
+        stuck = await pool.fetchrow(
+            "SELECT count(*) FILTER (WHERE resume_at IS NOT NULL) AS parked, "
+            "count(*) FILTER (WHERE resume_at IS NULL) AS given_up "
+            "FROM sagas WHERE consumer_group = $1 AND status = 'STUCK'",
+            self._runtime.settings.consumer_group,
+        )
+        metrics.sagas_stuck.labels("parked").set(stuck["parked"])
+        metrics.sagas_stuck.labels("given_up").set(stuck["given_up"])

@@ -1,0 +1,209 @@
+"""From the consumer to the lanes and back: leases, ledgers, acknowledgement.
+
+The one place where a record is taken in, and the one place where it is acknowledged. Leases of
+a generation are closed when its revocation begins: until the next assignment Faust still calls
+the old generation the present one, and an intake that waited for room would take its records in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from streamapp.pipeline.orchestrator import Delivered, Pipeline
+from streamapp.pipeline.outcomes import Record
+from streamapp.saga.model import Fenced
+from streamapp.worker.dedup import DedupTable
+from streamapp.worker.lanes import Lane, Lanes, Room
+from streamapp.worker.membership import Membership
+from streamapp.worker.ownership import PartitionLease
+
+log = logging.getLogger("streamapp.intake")
+
+REFENCE_PAUSE = 0.1  # seconds before a fenced record is run again under a new epoch
+
+NewLease = Callable[[str, int, int], PartitionLease]
+
+
+def record_of(event: Any) -> Record:
+    """The record behind a Faust event, bytes untouched."""
+    message = event.message
+    headers = message.headers or ()
+    if isinstance(headers, dict):
+        headers = headers.items()
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=round((message.timestamp or 0) * 1000),
+        key=message.key,
+        value=message.value,
+        headers=tuple((name, value if value is not None else b"") for name, value in headers),
+    )
+
+
+class Intake:
+    """Takes the events of the input topic in, within the bounds, and acknowledges them."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        lanes: Lanes,
+        room: Room,
+        table: DedupTable,
+        membership: Membership,
+        new_lease: NewLease,
+        max_unacked: int,
+        on_fenced: Callable[[bool], None],
+        on_finished: Callable[[], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._lanes = lanes
+        self._room = room
+        self._table = table
+        self._membership = membership
+        self._new_lease = new_lease
+        self._max_unacked = max_unacked
+        self._on_fenced = on_fenced
+        self._on_finished = on_finished
+        self._closed_generation: int | None = None
+        self._commits: dict[PartitionLease, int] = {}
+        self.leases: dict[tuple[str, int], PartitionLease] = {}
+
+    # Taking in
+
+    async def accept(self, event: Any) -> None:
+        """Take one event in; waits while a bound is reached. Never raises for its content."""
+        lease = self._lease_of(event)
+        while lease is not None and (self._room.full or lease.ledger.held >= self._max_unacked):
+            await self._room.changed()
+            lease = self._lease_of(event)
+        if lease is None:
+            return  # of a generation that ended: its next owner gets it
+        record = record_of(event)
+        try:
+            lease.ledger.add(record.offset)
+        except ValueError as error:
+            log.error("%s-%d: %s, ignored", record.topic, record.partition, error)
+            return
+        held = lease
+
+        async def job(lane: Lane) -> None:
+            await self._work(event, record, held, lane)
+
+        self._lanes.submit((lease, record.key), job, record.size)
+
+    def _lease_of(self, event: Any) -> PartitionLease | None:
+        message = event.message
+        generation = message.generation_id
+        if generation != self._membership.generation or generation == self._closed_generation:
+            return None
+        key = (message.topic, message.partition)
+        lease = self.leases.get(key)
+        if lease is None or lease.generation != generation:
+            lease = self.leases[key] = self._new_lease(*key, generation)
+        return None if lease.closed else lease
+
+    async def _work(self, event: Any, record: Record, lease: PartitionLease, lane: Lane) -> None:
+        while True:
+            try:
+                delivered = await self._pipeline.process(record, lease, lane)
+            except Fenced as fenced:
+                lease.refuse(fenced.epoch)
+                self._on_fenced(lease.closed)
+                if lease.closed:
+                    return  # no acknowledgement: the record belongs to the next owner
+                await asyncio.sleep(REFENCE_PAUSE)
+                continue
+            self._finish(event, record, lease, delivered)
+            return
+
+    def _finish(
+        self, event: Any, record: Record, lease: PartitionLease, delivered: Delivered
+    ) -> None:
+        """Mark and acknowledge in one tick, so that no revocation comes between."""
+        self._on_finished()
+        if lease.closed or lease.generation != self._membership.generation:
+            return
+        if delivered.seen is not None and delivered.processing_id is not None:
+            self._table.mark(event, delivered.processing_id, delivered.seen)
+        lease.ledger.finish(record.offset)
+
+    def submit(self, lease: PartitionLease, key: bytes | None, work: Any, size: int) -> None:
+        """Run other work (``async def work(lane)``) in a lead's lane, in its turn."""
+        self._lanes.submit((lease, key), work, size)
+
+    # Acknowledging
+
+    def committable(self) -> dict[PartitionLease, int]:
+        """Offsets of open leases that are not committed yet."""
+        return {
+            lease: lease.ledger.committable
+            for lease in self.leases.values()
+            if not lease.closed
+            and lease.ledger.committable is not None
+            and self._commits.get(lease) != lease.ledger.committable
+        }
+
+    async def commit(self) -> None:
+        """Commit the finished prefix of every partition, under the generation it belongs to."""
+        pending = self.committable()
+        for generation in {lease.generation for lease in pending}:
+            offsets = {
+                (lease.topic, lease.partition): offset
+                for lease, offset in pending.items()
+                if lease.generation == generation
+            }
+            if await self._membership.commit(generation, offsets):
+                self._commits.update(
+                    {le: off for le, off in pending.items() if le.generation == generation}
+                )
+
+    async def commit_regularly(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            if self._membership.generation != self._closed_generation:
+                await self.commit()
+
+    # Giving up
+
+    async def give_up(self, budget: float) -> None:
+        """The partitions are taken away: finish what can be finished, commit, drop the rest.
+
+        ``budget`` is in seconds. Never raises.
+        """
+        self._closed_generation = self._membership.generation
+        began = time.monotonic()
+        tasks = self._lanes.tasks(lambda key: True)
+        if tasks and budget > 0:
+            await asyncio.wait(tasks, timeout=budget)
+        await self.commit()
+        held = sum(lease.ledger.unfinished for lease in self.leases.values())
+        self.drop(lambda lease: True)
+        log.info(
+            "partitions given up: %d records released after %.2f s",
+            held,
+            time.monotonic() - began,
+        )
+
+    def drop(self, wanted: Callable[[PartitionLease], bool]) -> None:
+        """Drop leases without an acknowledgement: their records go to the next owner."""
+        for key, lease in list(self.leases.items()):
+            if wanted(lease):
+                lease.close()
+                del self.leases[key]
+                self._commits.pop(lease, None)
+                for task in self._lanes.tasks(lambda lane, lease=lease: lane[0] is lease):  # type: ignore[misc]
+                    task.cancel()
+
+    def epochs(self) -> dict[int, int]:
+        """Partitions of the input topic that are owned and confirmed, with their epoch."""
+        return {
+            lease.partition: lease.granted
+            for lease in self.leases.values()
+            if lease.granted is not None and not lease.closed
+        }

@@ -1,0 +1,135 @@
+"""This worker's membership in the consumer group, asked where it lives: in the consumer's thread.
+
+Faust keeps the aiokafka consumer in a thread of its own. What is read or sent about a
+generation is therefore compared with it there, right before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    for_code,
+)
+from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.structs import OffsetAndMetadata
+
+log = logging.getLogger("streamapp.membership")
+
+
+class Standing(Enum):
+    """What the coordinator says of a generation of ours."""
+
+    CONFIRMED = "confirmed"
+    LOST = "lost"
+    UNKNOWN = "unknown"  # it could not be asked
+
+
+class Membership:
+    """The calls into the consumer's thread that Faust has no method for."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    @property
+    def generation(self) -> int:
+        """The generation that Faust delivers events of."""
+        return int(self._app.consumer_generation_id)
+
+    @property
+    def _thread(self) -> Any:
+        return self._app.consumer._thread
+
+    async def confirm(self, generation: int) -> Standing:
+        """Ask the coordinator by a heartbeat. A commit would prove nothing: Kafka takes simple
+        commits into an empty group."""
+        standing: Standing = await self._in_thread(
+            self._confirm, generation, default=Standing.UNKNOWN
+        )
+        return standing
+
+    async def _confirm(self, generation: int) -> Standing:
+        coordinator = self._thread._consumer._coordinator
+        if coordinator.generation != generation:
+            return Standing.LOST
+        request = HeartbeatRequest(coordinator.group_id, generation, coordinator.member_id)
+        response = await coordinator._send_req(request)
+        error = for_code(response.error_code)
+        if response.error_code == 0 or error is RebalanceInProgressError:
+            # A rebalance under way does not end the generation: its members may still finish.
+            return Standing.CONFIRMED
+        if error in (IllegalGenerationError, UnknownMemberIdError):
+            return Standing.LOST
+        return Standing.UNKNOWN
+
+    async def commit(self, generation: int, offsets: Mapping[tuple[str, int], int]) -> bool:
+        """Commit offsets under a generation; False when it was not accepted, which costs only
+        a repetition. Never raises."""
+        if not offsets:
+            return True
+        accepted: bool = await self._in_thread(
+            self._commit, generation, dict(offsets), default=False
+        )
+        return accepted
+
+    async def _commit(self, generation: int, offsets: dict[tuple[str, int], int]) -> bool:
+        consumer = self._thread._consumer
+        if consumer._coordinator.generation != generation:
+            return False
+        assigned = consumer.assignment()
+        wanted = {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+        if not wanted.keys() <= assigned:
+            return False
+        try:
+            await consumer.commit(
+                {partition: OffsetAndMetadata(offset, "") for partition, offset in wanted.items()}
+            )
+        except CommitFailedError:
+            return False
+        return True
+
+    async def committed(self, topic: str, partition: int) -> int | None:
+        """The committed offset of a partition; None when there is none, or nobody answers."""
+        offset: int | None = await self._in_thread(self._committed, topic, partition, default=None)
+        return offset
+
+    async def _committed(self, topic: str, partition: int) -> int | None:
+        offset: int | None = await self._thread._consumer.committed(
+            TopicPartition(topic, partition)
+        )
+        return offset
+
+    async def _in_thread(self, function: Any, *arguments: Any, default: Any) -> Any:
+        try:
+            return await self._thread.call_thread(function, *arguments)
+        except (KafkaError, OSError, AttributeError) as error:
+            # AttributeError: the consumer is gone, as the worker is stopping.
+            log.info("%s: %s: %s", function.__name__, type(error).__name__, error)
+            return default
+
+    def highwater(self, topic: str, partition: int) -> int | None:
+        """The offset after the partition's last record, as of the last fetch."""
+        try:
+            offset: int | None = self._thread._consumer.highwater(TopicPartition(topic, partition))
+        except (AttributeError, AssertionError, KeyError, KafkaError):
+            return None  # the consumer is not there, or the partition no longer ours
+        return offset
+
+    @property
+    def assigned(self) -> bool:
+        """Whether the group has given this worker its share (which may be none)."""
+        return self.generation > 0 and not self._app.rebalancing
+
+    @property
+    def restored(self) -> bool:
+        """Whether the tables hold all that their changelogs say."""
+        return not self._app.tables.recovery.in_recovery

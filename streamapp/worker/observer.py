@@ -1,0 +1,53 @@
+"""Where the parts tell what happens: metrics, and the few log lines worth a person's time."""
+
+from __future__ import annotations
+
+import logging
+
+from streamapp.observability.metrics import Metrics
+from streamapp.pipeline.outcomes import Outcome
+from streamapp.resilience.circuit_breaker import CallKind, CircuitState
+from streamapp.saga.model import Message
+
+log = logging.getLogger("streamapp")
+
+
+class Observer:
+    """Implements the observers of pipeline, saga and circuits on ``Metrics``."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.received = metrics.received
+        self.looked_up = metrics.looked_up
+        self.understood = metrics.understood
+        self.dead_lettered = metrics.dead_lettered
+        self.step_finished = metrics.step_finished
+        self.attempt_failed = metrics.attempt_failed
+        self.compensation_finished = metrics.compensation_finished
+        self.lead_changed = metrics.lead_changed
+
+    def delivered(self, outcome: Outcome, source: str, seconds: float) -> None:
+        self._metrics.delivered(outcome, source, seconds)
+
+    def responded(self) -> None:
+        self._metrics.responded()
+
+    def saga_finished(self, message: Message, status: str, reason: str | None) -> None:
+        self._metrics.saga_finished(message, status, reason)
+        if status != "COMPLETED":
+            log.warning("saga %s ended %s (%s)", message.processing_id, status, reason)
+
+    def defect(self, where: str, error: BaseException) -> None:
+        self._metrics.defect(where, error)
+        log.error("defect in %s: %r", where, error, exc_info=error)
+
+    def fenced(self, dropped: bool) -> None:
+        """A write was refused; dropped: the partition is another worker's by now."""
+        self._metrics.fenced.labels("dropped" if dropped else "raised").inc()
+
+    def on_call(self, name: str, kind: CallKind) -> None:
+        self._metrics.circuit_called(name, kind.value)
+
+    def on_state(self, name: str, state: CircuitState) -> None:
+        self._metrics.circuit_changed(name, state.value)
+        log.warning("circuit %s is %s", name, state.value)

@@ -1,0 +1,95 @@
+"""Leases: a worker's hold on a partition, from its assignment to its revocation.
+
+The epoch in the database is the fence (protocol, 1). It is raised lazily, at the first record,
+so that a database that is away delays no rebalance; work begins once the coordinator accepted a
+heartbeat of this generation that was sent after the raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from streamapp.saga.model import Fenced
+from streamapp.worker.ledger import Ledger
+from streamapp.worker.membership import Standing
+
+log = logging.getLogger("streamapp.ownership")
+
+CONFIRM_PAUSE = 0.5  # seconds before a coordinator that did not answer is asked again
+
+RaiseEpoch = Callable[[str, int], Awaitable[int]]
+Confirm = Callable[[int], Awaitable[Standing]]
+Committed = Callable[[str, int], Awaitable[int | None]]
+
+
+class PartitionLease:
+    """One partition in one generation. Implements ``saga.parking.Lease``.
+
+    ``raise_epoch`` waits while the database is away. ``on_lost`` is called once when the group
+    has given the partition to somebody else.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        generation: int,
+        *,
+        raise_epoch: RaiseEpoch,
+        confirm: Confirm,
+        committed: Committed,
+        on_lost: Callable[[PartitionLease], None],
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.generation = generation
+        self.ledger = Ledger()
+        self.closed = False
+        self.granted: int | None = None  # the epoch, once raised and confirmed
+        self.committed: int | None = None  # the committed offset when the lease began
+        self._raise_epoch = raise_epoch
+        self._confirm = confirm
+        self._committed = committed
+        self._on_lost = on_lost
+        self._task: asyncio.Task[int] | None = None
+
+    async def epoch(self) -> int:
+        if self.granted is not None and not self.closed:
+            return self.granted
+        if self.closed:
+            raise Fenced("the partition was given up")
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._acquire(), name="acquire")
+        # Shielded: the lane that asked first may be cancelled, the others still wait.
+        return await asyncio.shield(self._task)
+
+    async def _acquire(self) -> int:
+        epoch = await self._raise_epoch(self.topic, self.partition)
+        while not self.closed:
+            standing = await self._confirm(self.generation)
+            if standing is Standing.CONFIRMED:
+                self.committed = await self._committed(self.topic, self.partition)
+                self.granted = epoch
+                return epoch
+            if standing is Standing.LOST:
+                log.warning("%s-%d is no longer ours: fenced", self.topic, self.partition)
+                self.close()
+                self._on_lost(self)
+                break
+            await asyncio.sleep(CONFIRM_PAUSE)
+        raise Fenced("the partition has another owner", epoch)
+
+    def refuse(self, epoch: int | None) -> None:
+        """A write under ``epoch`` was refused: it has to be raised and confirmed anew."""
+        if epoch is not None and self.granted == epoch:
+            log.warning("%s-%d: epoch %d was fenced", self.topic, self.partition, epoch)
+            self.granted = None
+
+    def close(self) -> None:
+        """Give the partition up: no epoch is given out any more."""
+        self.closed = True
+        self.granted = None
+        if self._task is not None:
+            self._task.cancel()

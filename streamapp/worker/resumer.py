@@ -1,0 +1,107 @@
+"""Takes up sagas that no record brings back: stuck ones that are due, and orphans.
+
+It runs on the owner of their partition and in the lane of their lead, so that there is never a
+second writer (protocol, 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from streamapp.saga.executor import SagaExecutor
+from streamapp.saga.journal import Journal
+from streamapp.saga.model import Fenced, SagaStatus
+from streamapp.storage.faults import DATABASE_ERRORS
+from streamapp.storage.health import DatabaseHealth
+from streamapp.storage.unfinished import UnfinishedSagas
+from streamapp.worker.intake import Intake
+from streamapp.worker.lanes import Lane
+from streamapp.worker.ownership import PartitionLease
+
+log = logging.getLogger("streamapp.resumer")
+
+LIMIT = 50  # sagas taken up in one look
+
+
+class Resumer:
+    """Looks regularly for unfinished sagas of the partitions that are owned."""
+
+    def __init__(
+        self,
+        *,
+        sagas: SagaExecutor,
+        journal: Journal,
+        unfinished: UnfinishedSagas,
+        intake: Intake,
+        health: DatabaseHealth,
+        interval: float,
+        on_orphan: Callable[[], None],
+    ) -> None:
+        self._sagas = sagas
+        self._journal = journal
+        self._unfinished = unfinished
+        self._intake = intake
+        self._health = health
+        self._interval = interval
+        self._on_orphan = on_orphan
+        self._taken: dict[str, PartitionLease] = {}
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.look()
+            except DATABASE_ERRORS as error:
+                self._health.report(error)
+
+    async def look(self) -> None:
+        """Take up what is due now."""
+        # A lane that was dropped before its turn never told that it is done.
+        self._taken = {id_: lease for id_, lease in self._taken.items() if not lease.closed}
+        leases = {
+            lease.partition: lease
+            for lease in self._intake.leases.values()
+            if lease.granted is not None
+        }
+        if not leases:
+            return
+        for processing_id, partition, key in await self._unfinished.stuck(list(leases), LIMIT):
+            self._take(processing_id, leases[partition], key)
+        committed = {
+            partition: lease.committed
+            for partition, lease in leases.items()
+            if lease.committed is not None
+        }
+        for processing_id, partition, key in await self._unfinished.orphans(committed, LIMIT):
+            if processing_id not in self._taken:
+                log.warning("saga %s is an orphan: its record is committed", processing_id)
+                self._on_orphan()
+            self._take(processing_id, leases[partition], key)
+
+    def _take(self, processing_id: str, lease: PartitionLease, key: bytes | None) -> None:
+        if processing_id in self._taken:
+            return
+        self._taken[processing_id] = lease
+
+        async def work(lane: Lane) -> None:
+            try:
+                await self._resume(processing_id, lease, lane)
+            finally:
+                self._taken.pop(processing_id, None)
+
+        self._intake.submit(lease, key, work, 0)
+
+    async def _resume(self, processing_id: str, lease: PartitionLease, lane: Lane) -> None:
+        saga = await self._health.insist(lambda: self._journal.load(processing_id))
+        if saga is None:
+            return
+        try:
+            epoch = await lease.epoch()
+            if saga.status is SagaStatus.STUCK:
+                await self._sagas.resume(saga, epoch, lane)
+            elif saga.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
+                await self._sagas.run(saga, epoch, lane, claim=False)
+        except Fenced as fenced:
+            lease.refuse(fenced.epoch)  # the next look, or the next owner, takes it up

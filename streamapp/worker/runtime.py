@@ -1,0 +1,318 @@
+"""One worker's parts, wired: what is built at import, started, handed over and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from typing import Any
+
+import faust
+
+from streamapp.actions.capabilities import EMAIL, ORDER, capabilities
+from streamapp.actions.defaults import default_actions
+from streamapp.intents.base import Thresholds
+from streamapp.intents.registry import default_registry
+from streamapp.observability.metrics import Metrics, new_registry
+from streamapp.pipeline.orchestrator import Pipeline, PipelineConfig
+from streamapp.resilience.circuit_breaker import CircuitBreakers
+from streamapp.saga.executor import SagaConfig, SagaExecutor
+from streamapp.saga.letters import Letters
+from streamapp.saga.retry import RetrySchedule
+from streamapp.services.email import Mailer
+from streamapp.services.http import HttpService
+from streamapp.settings import Settings
+from streamapp.storage.connection import Pool, create_pool
+from streamapp.storage.dead_letters import DeadLetterStore
+from streamapp.storage.health import DatabaseHealth
+from streamapp.storage.journal import PostgresJournal
+from streamapp.storage.outbox import Outbox
+from streamapp.storage.owners import raise_epoch
+from streamapp.storage.queries import Queries
+from streamapp.storage.tenants import TenantDirectory
+from streamapp.storage.unfinished import UnfinishedSagas
+from streamapp.web.routes import Views
+from streamapp.worker.dead_letter_agent import DeadLetterIntake
+from streamapp.worker.dedup import DedupTable
+from streamapp.worker.gauges import Gauges
+from streamapp.worker.intake import Intake
+from streamapp.worker.lanes import Bounds, Lanes, Room
+from streamapp.worker.membership import Membership
+from streamapp.worker.observer import Observer
+from streamapp.worker.ownership import PartitionLease
+from streamapp.worker.producer import BrokerHealth, DeadLetterProducer, Producer
+from streamapp.worker.relay import OutboxRelay
+from streamapp.worker.resumer import Resumer
+
+log = logging.getLogger("streamapp.worker")
+
+STUCK_LOOK = 2.0  # seconds between looks for sagas that no record brings back
+
+
+class Runtime:
+    """Builds the parts that need no event loop at once, the others in ``start``."""
+
+    def __init__(self, settings: Settings, app: faust.App) -> None:
+        self.settings = settings
+        self.worker = f"{socket.gethostname()}:{os.getpid()}"
+        self.database = DatabaseHealth()
+        self.broker = BrokerHealth()
+        self.intents = default_registry()
+        self.mailer = (
+            Mailer(
+                settings.smtp_url,
+                mail_from=settings.mail_from,
+                timeout=settings.smtp_timeout,
+            )
+            if settings.smtp_url
+            else None
+        )
+        self.order_service = (
+            HttpService(
+                ORDER,
+                settings.order_service_url,
+                token=settings.order_service_token,
+                timeout=settings.order_service_timeout,
+            )
+            if settings.order_service_url
+            else None
+        )
+        self.actions = default_actions(
+            self.order_service, self.mailer, order_timeout=settings.order_service_timeout
+        )
+        self.actions.check(self.intents.all_emitted())
+        circuits = [
+            name
+            for name, service in ((ORDER, self.order_service), (EMAIL, self.mailer))
+            if service is not None
+        ]
+        self.metrics = Metrics(
+            new_registry(),
+            actions=self.actions.names,
+            circuits=circuits,
+            businesses=settings.businesses,
+            intents=self.intents.intents,
+        )
+        self.observer = Observer(self.metrics)
+        self.breakers = CircuitBreakers.from_settings(settings, listener=self.observer)
+        for name in circuits:
+            self.breakers.get(name)
+        self.membership = Membership(app)
+        self.producer = Producer(settings)
+        self.journal = PostgresJournal(settings, self.database.report)
+        self.sagas = SagaExecutor(
+            journal=self.journal,
+            registry=self.actions,
+            breakers=self.breakers,
+            config=SagaConfig(
+                schedule=RetrySchedule(settings.retry_delays, jitter=settings.retry_jitter),
+                max_wait_required=settings.circuit_max_wait,
+                max_wait_best_effort=settings.circuit_max_wait_best_effort,
+                stuck_delays=settings.stuck_delays,
+                stuck_give_up=settings.stuck_give_up,
+                outbound_topic=settings.outbound_topic,
+            ),
+            letters=Letters(settings.consumer_group, settings.dlq_topic),
+            observer=self.observer,
+        )
+        self.table = DedupTable(
+            app,
+            window=settings.dedup_window,
+            buckets=settings.dedup_buckets,
+            partitions=app.conf.topic_partitions,
+            cache=settings.dedup_cache,
+        )
+        self.room = Room(
+            Bounds(settings.max_in_flight, settings.max_parked, settings.max_parked_bytes)
+        )
+        self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started = asyncio.Event()
+        self.pool: Pool
+        self.views: Views
+        self.tenants: TenantDirectory
+        self.intake: Intake
+        self.dead_letters: DeadLetterIntake
+        self.relay: OutboxRelay
+        self.gauges: Gauges
+
+    async def start(self) -> None:
+        """Connect and start the tasks that serve all partitions."""
+        settings = self.settings
+        self.pool = await create_pool(settings)
+        self.views = Views(
+            readiness=self.readiness,
+            worker=self.figures,
+            circuits=self.breakers,
+            data=Queries(self.pool),
+            registry=self.metrics.registry,
+        )
+        await self.producer.start()
+        await self.journal.start()
+        store = DeadLetterStore(self.pool)
+        sink = DeadLetterProducer(
+            self.producer, store, settings.dlq_topic, self.broker, self.database
+        )
+        outbox = Outbox(self.pool, settings.consumer_group, settings.input_topic)
+        self.tenants = TenantDirectory(self.pool, self.database)
+        pipeline = Pipeline(
+            config=PipelineConfig(
+                consumer_group=settings.consumer_group,
+                max_payload_bytes=settings.max_payload_bytes,
+                thresholds=Thresholds(settings.confidence_minimum, settings.confidence_high),
+                capabilities=capabilities(settings),
+                suggested_actions=settings.suggested_actions,
+            ),
+            intents=self.intents,
+            actions=self.actions,
+            sagas=self.sagas,
+            seen=self.table,
+            tenants=self.tenants,
+            dead_letters=sink,
+            observer=self.observer,
+        )
+        self.intake = Intake(
+            pipeline=pipeline,
+            lanes=self.lanes,
+            room=self.room,
+            table=self.table,
+            membership=self.membership,
+            new_lease=self._new_lease,
+            max_unacked=settings.max_unacked,
+            on_fenced=self.observer.fenced,
+            on_finished=self._on_finished,
+        )
+        self.relay = OutboxRelay(
+            outbox,
+            self.producer,
+            sink,
+            dlq_topic=settings.dlq_topic,
+            interval=settings.outbox_interval,
+            epochs=self.intake.epochs,
+            broker=self.broker,
+            database=self.database,
+            on_refused=lambda: self.metrics.responded(status="failed"),
+        )
+        self.dead_letters = DeadLetterIntake(store, self.database, self.membership)
+        resumer = Resumer(
+            sagas=self.sagas,
+            journal=self.journal,
+            unfinished=UnfinishedSagas(self.pool, settings.consumer_group, settings.input_topic),
+            intake=self.intake,
+            health=self.database,
+            interval=STUCK_LOOK,
+            on_orphan=self.metrics.orphaned_sagas.inc,
+        )
+        self.gauges = Gauges(self, pipeline, outbox)
+        for name, work in (
+            ("outbox", self.relay.run()),
+            ("commit", self.intake.commit_regularly(settings.commit_interval)),
+            ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
+            ("resumer", resumer.run()),
+            ("gauges", self.gauges.run()),
+            ("expiry", self._expire_regularly()),
+        ):
+            task = asyncio.create_task(work, name=name)
+            task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
+        self._started.set()
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A loop that serves all partitions is gone: better restarted than limping on.
+            log.critical("task %s failed", task.get_name(), exc_info=error)
+            os.kill(os.getpid(), 15)
+
+    def _on_finished(self) -> None:
+        self.relay.announce()
+
+    def _new_lease(self, topic: str, partition: int, generation: int) -> PartitionLease:
+        return PartitionLease(
+            topic,
+            partition,
+            generation,
+            raise_epoch=self._raise_epoch,
+            confirm=self.membership.confirm,
+            committed=self.membership.committed,
+            on_lost=lambda lost: self.intake.drop(lambda lease: lease is lost),
+        )
+
+    async def _raise_epoch(self, topic: str, partition: int) -> int:
+        return await self.database.insist(
+            lambda: raise_epoch(
+                self.pool, self.settings.consumer_group, topic, partition, self.worker
+            )
+        )
+
+    async def _expire_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(min(60.0, self.table.width))
+            self.table.expire()
+
+    def readiness(self) -> dict[str, bool]:
+        """What has to hold for this worker to be doing its job."""
+        return {
+            "started": self._started.is_set(),
+            "database": self.database.available,
+            "broker": self.broker.available,
+            "assigned": self.membership.assigned,
+            "restored": self.membership.restored,
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """This process's own figures for ``/api/stats``."""
+        return {
+            "worker": self.worker,
+            "in_flight": self.room.in_flight,
+            "parked": self.room.parked,
+            "held_bytes": self.room.bytes,
+            "lanes": len(self.lanes),
+            "journal_backlog": self.journal.backlog,
+            "partitions": sorted(self.intake.epochs()) if self._started.is_set() else [],
+        }
+
+    async def accept(self, event: Any) -> None:
+        """An event of the input topic. Never raises: an agent that raises loses its event."""
+        await self._started.wait()
+        try:
+            await self.intake.accept(event)
+        except Exception as error:
+            self.observer.defect("worker", error)
+
+    async def accept_dead_letter(self, event: Any) -> None:
+        """An event of the dead-letter topic."""
+        await self._started.wait()
+        try:
+            await self.dead_letters.accept(event)
+        except Exception as error:
+            self.observer.defect("dead_letters", error)
+
+    async def hand_over(self, stopping: bool) -> None:
+        """Partitions are taken away, or the worker stops: finish, commit, drop."""
+        if not self._started.is_set():
+            return
+        budget = self.settings.shutdown_timeout if stopping else self.settings.drain_timeout
+        if not self.database.available:
+            budget = 0.0  # nothing can finish: others are waiting for this hand-over
+        await self.intake.give_up(budget)
+        await self.dead_letters.give_up()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.remove_done_callback(self._task_ended)
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if not self._started.is_set():
+            return
+        await self.tenants.close()
+        await self.journal.stop()
+        await self.producer.stop()
+        for service in (self.order_service, self.mailer):
+            if service is not None:
+                await service.close()
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.pool.close()
