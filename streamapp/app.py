@@ -70,7 +70,13 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
     async def on_revoked(_: Any, revoked: Any, **__: Any) -> None:
         await app._hand_over(stopping=False)
 
+    async def on_assigned(_: Any, assigned: Any, **__: Any) -> None:
+        runtime.intake.assigned(
+            (tp.topic, tp.partition) for tp in assigned if tp.topic == settings.input_topic
+        )
+
     app.on_partitions_revoked.connect(on_revoked, weak=False)
+    app.on_partitions_assigned.connect(on_assigned, weak=False)
 
     def raw(name: str) -> Any:
         return app.topic(name, key_serializer="raw", value_serializer="raw", allow_empty=True)

@@ -24,6 +24,7 @@ from streamapp.services.errors import Rejected, Retryable
 from streamapp.services.excerpt import excerpt
 
 MAX_CONNECTIONS = 20  # at the same time
+LONG_BODY = 16_384  # characters; encoding more would hold up the event loop
 QUIT_TIMEOUT = 2.0  # seconds for a goodbye that changes nothing
 
 _ADDRESS = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]+@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]+")
@@ -83,7 +84,11 @@ class Mailer:
             raise Rejected(f"e-mail: no usable address: {excerpt(to)}")
         if self._closed:
             raise Retryable("e-mail: the client is closed", in_doubt=False)
-        content = self._message(to, subject, body, key, message_id or key).as_bytes()
+        parts = (to, subject, body, key, message_id or key)
+        if len(body) > LONG_BODY:
+            content = await asyncio.to_thread(self._message, *parts)
+        else:
+            content = self._message(*parts)
         client = self._client()
         sending = False
         try:
@@ -134,7 +139,7 @@ class Mailer:
             local_hostname=self._domain,
         )
 
-    def _message(self, to: str, subject: str, body: str, key: str, message_id: str) -> EmailMessage:
+    def _message(self, to: str, subject: str, body: str, key: str, message_id: str) -> bytes:
         message = EmailMessage(policy=SMTP_POLICY)
         message["From"] = self._mail_from
         message["To"] = to
@@ -145,7 +150,7 @@ class Mailer:
         message["Auto-Submitted"] = "auto-generated"
         # Quoted-printable: NUL, long lines and any text pass every server unharmed.
         message.set_content(_encodable(body), charset="utf-8", cte="quoted-printable")
-        return message
+        return message.as_bytes()
 
     def _refused(
         self, reply: aiosmtplib.SMTPResponseException, sending: bool

@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.script.revision import RevisionError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -74,7 +74,7 @@ def _after(current: str | None) -> list[str]:
     script = ScriptDirectory.from_config(_config())
     try:
         revisions = list(script.iterate_revisions("head", current or "base"))
-    except CommandError as error:
+    except RevisionError as error:
         raise MigrationError(
             f"the database is at revision {current!r}, which this version does not know: "
             "run a version at least as new as the one that migrated it"

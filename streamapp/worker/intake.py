@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from streamapp.pipeline.orchestrator import Delivered, Pipeline
@@ -136,6 +136,16 @@ class Intake:
     def submit(self, lease: PartitionLease, key: bytes | None, work: Any, size: int) -> None:
         """Run other work (``async def work(lane)``) in a lead's lane, in its turn."""
         self._lanes.submit((lease, key), work, size)
+
+    def assigned(self, partitions: Iterable[tuple[str, int]]) -> None:
+        """Partitions are ours from now on: own them at once, as their outbox rows and unfinished
+        sagas wait for an owner even where no record comes. Does not wait for the database."""
+        generation = self._membership.generation
+        for key in partitions:
+            lease = self.leases.get(key)
+            if lease is None or lease.generation != generation:
+                lease = self.leases[key] = self._new_lease(*key, generation)
+            lease.acquire()
 
     # Acknowledging
 

@@ -1,6 +1,6 @@
 """Leases: a worker's hold on a partition, from its assignment to its revocation.
 
-The epoch in the database is the fence (protocol, 1). It is raised lazily, at the first record,
+The epoch in the database is the fence (protocol, 1). It is raised in the background,
 so that a database that is away delays no rebalance; work begins once the coordinator accepted a
 heartbeat of this generation that was sent after the raise.
 """
@@ -22,6 +22,12 @@ CONFIRM_PAUSE = 0.5  # seconds before a coordinator that did not answer is asked
 RaiseEpoch = Callable[[str, int], Awaitable[int]]
 Confirm = Callable[[int], Awaitable[Standing]]
 Committed = Callable[[str, int], Awaitable[int | None]]
+
+
+def _retrieve(task: asyncio.Task[int]) -> None:
+    """Nobody may be waiting: a lease that was lost is then no unhandled error."""
+    if not task.cancelled():
+        task.exception()
 
 
 class PartitionLease:
@@ -60,10 +66,15 @@ class PartitionLease:
             return self.granted
         if self.closed:
             raise Fenced("the partition was given up")
+        # Shielded: the lane that asked first may be cancelled, the others still wait.
+        return await asyncio.shield(self.acquire())
+
+    def acquire(self) -> asyncio.Task[int]:
+        """Begin to raise and confirm the epoch, unless that is under way."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._acquire(), name="acquire")
-        # Shielded: the lane that asked first may be cancelled, the others still wait.
-        return await asyncio.shield(self._task)
+            self._task.add_done_callback(_retrieve)
+        return self._task
 
     async def _acquire(self) -> int:
         epoch = await self._raise_epoch(self.topic, self.partition)

@@ -1,0 +1,235 @@
+"""The API's answers, with the data behind it replaced by plain values."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import faust
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from streamapp.observability.metrics import Metrics
+from streamapp.resilience.circuit_breaker import CircuitBreakers, CircuitState
+from streamapp.web.routes import MAX_OFFSET, Views, install, routes
+
+Client = TestClient[web.Request, web.Application]
+
+
+class Data:
+    """Canned answers; ``error`` is raised instead where it is set."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.asked: tuple[Any, ...] = ()
+
+    async def _answer(self, answer: Any, *asked: Any) -> Any:
+        self.asked = asked
+        if self.error is not None:
+            raise self.error
+        return answer
+
+    async def stats(self) -> dict[str, Any]:
+        return await self._answer({"sagas": {"COMPLETED": 2}})  # type: ignore[no-any-return]
+
+    async def dead_letters(self, *asked: Any) -> list[dict[str, Any]]:
+        return await self._answer([{"dead_letter_id": "d"}], *asked)  # type: ignore[no-any-return]
+
+    async def dead_letter(self, name: str) -> dict[str, Any] | None:
+        return await self._answer({"dead_letter_id": name} if name == "d/1" else None, name)  # type: ignore[no-any-return]
+
+    async def saga(self, name: str) -> dict[str, Any] | None:
+        return await self._answer({"status": "COMPLETED"} if name == "m 1" else None, name)  # type: ignore[no-any-return]
+
+
+class Worker:
+    """All that the routes ask."""
+
+    def __init__(self) -> None:
+        self.conditions = {"database": True, "broker": True}
+        self.data = Data()
+        self.breakers = CircuitBreakers()
+        self.breakers.get("order")
+        self.registry = CollectorRegistry()
+        Metrics(self.registry)
+        self.views = Views(
+            readiness=lambda: self.conditions,
+            worker=lambda: {"in_flight": 3},
+            circuits=self.breakers,
+            data=self.data,
+            registry=self.registry,
+        )
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def client(worker: Worker) -> AsyncIterator[Client]:
+    app = web.Application()
+    app.add_routes(routes(worker.views))
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def get(client: Client, path: str, method: str = "GET") -> tuple[int, Any]:
+    async with client.request(method, path) as response:
+        assert response.content_type == "application/json"
+        return response.status, await response.json()
+
+
+async def test_live_whatever_the_conditions(worker: Worker, client: Client) -> None:
+    worker.conditions["database"] = False
+    assert await get(client, "/health/live") == (200, {"live": True})
+
+
+async def test_ready_when_every_condition_holds(worker: Worker, client: Client) -> None:
+    conditions = {"database": True, "broker": True}
+    assert await get(client, "/health/ready") == (200, {"ready": True, "checks": conditions})
+    worker.conditions["broker"] = False
+    conditions["broker"] = False
+    assert await get(client, "/health/ready") == (503, {"ready": False, "checks": conditions})
+
+
+async def test_metrics_in_the_text_format(client: Client) -> None:
+    async with client.get("/metrics") as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"].startswith("text/plain; version=")
+        assert 'streamapp_messages_processed_total{outcome="processed"} 0.0' in (
+            await response.text()
+        )
+
+
+async def test_stats_come_from_worker_and_database(worker: Worker, client: Client) -> None:
+    expected = {"worker": {"in_flight": 3}, "database": {"sagas": {"COMPLETED": 2}}}
+    assert await get(client, "/api/stats") == (200, expected)
+    worker.data.error = OSError("away")
+    assert await get(client, "/api/stats") == (200, {**expected, "database": None})
+
+
+async def test_circuits_are_listed(client: Client) -> None:
+    status, answer = await get(client, "/api/circuits")
+    assert status == 200
+    assert [(c["name"], c["state"]) for c in answer["circuits"]] == [("order", "closed")]
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [
+        ("force-open", CircuitState.FORCED_OPEN),
+        ("disable", CircuitState.DISABLED),
+        ("reset", CircuitState.CLOSED),
+    ],
+)
+async def test_circuits_are_set(
+    worker: Worker, client: Client, action: str, state: CircuitState
+) -> None:
+    breaker = worker.breakers.get("order")
+    breaker.disable() if state is not CircuitState.DISABLED else breaker.force_open()
+    status, answer = await get(client, f"/api/circuits/order/{action}", "POST")
+    assert (status, answer["state"]) == (200, state.value)
+    assert breaker.state is state
+
+
+async def test_an_unknown_circuit_is_not_made(worker: Worker, client: Client) -> None:
+    status, _ = await get(client, "/api/circuits/nobody/reset", "POST")
+    assert status == 404
+    assert [breaker.name for breaker in worker.breakers.all()] == ["order"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/api/circuits/order/reset", 405), ("POST", "/api/circuits/order/explode", 404)],
+)
+async def test_circuits_are_set_by_post_and_known_actions_only(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, path) as response:
+        assert response.status == status
+
+
+async def test_dead_letters_are_listed(worker: Worker, client: Client) -> None:
+    expected = {"dead_letters": [{"dead_letter_id": "d"}]}
+    assert await get(client, "/api/dlq") == (200, expected)
+    assert worker.data.asked == (None, None, 50, 0)
+    await get(client, "/api/dlq?status=failed&reason=handler_error&limit=7&offset=14")
+    assert worker.data.asked == ("failed", "handler_error", 7, 14)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=x", "limit=0", "limit=501", "offset=-1", f"offset={MAX_OFFSET + 1}", "limit="],
+)
+async def test_wrong_numbers_are_told(client: Client, query: str) -> None:
+    status, answer = await get(client, f"/api/dlq?{query}")
+    assert status == 400
+    assert "limit" in answer["error"]
+
+
+async def test_names_are_taken_as_they_are(worker: Worker, client: Client) -> None:
+    assert await get(client, "/api/dlq/d%2F1") == (200, {"dead_letter_id": "d/1"})
+    assert await get(client, "/api/sagas/m%201") == (200, {"status": "COMPLETED"})
+
+
+@pytest.mark.parametrize("path", ["/api/dlq/x", "/api/sagas/x"])
+async def test_what_is_not_there_is_not_found(client: Client, path: str) -> None:
+    status, answer = await get(client, path)
+    assert status == 404
+    assert answer["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/dlq", "/api/dlq/x", "/api/sagas/x"])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError("password=hunter2"), 503),
+        (TimeoutError(), 503),
+        (asyncpg.InternalClientError("got nothing"), 503),
+        (asyncpg.CharacterNotInRepertoireError("NUL"), 404),
+        (asyncpg.UndefinedColumnError("a defect of ours"), 500),
+        (KeyError("a defect of ours"), 500),
+    ],
+)
+async def test_an_outage_is_told_as_one_and_nothing_else_is(
+    worker: Worker, client: Client, path: str, error: BaseException, status: int
+) -> None:
+    worker.data.error = error
+    async with client.get(path) as response:
+        assert response.status == status
+        assert "hunter2" not in await response.text()
+
+
+async def test_installed_in_a_faust_app_its_own_pages_are_gone_and_ours_guarded(
+    worker: Worker,
+) -> None:
+    app = faust.App(
+        "test",
+        broker="kafka://127.0.0.1:1",
+        store="memory://",
+        web_tables_enabled=False,
+        web_router_enabled=False,
+    )
+    token = "a-token-of-16-or-more"
+    install(app, worker.views, SecretStr(token))
+    app.web.init_server()
+    server: Any = app.web.web_app
+    right = {"Authorization": f"Bearer {token}"}
+    async with TestClient(TestServer(server)) as client:
+        for path, headers, expected in [
+            ("/health/live", {}, 200),
+            ("/api/circuits", {}, 401),
+            ("/api/circuits", right, 200),
+            ("/", right, 404),
+            ("/table/", right, 404),
+            ("/router/", right, 404),
+            ("/stats/", right, 404),
+            ("/graph/", right, 404),
+        ]:
+            async with client.get(path, headers=headers) as response:
+                assert response.status == expected, path
