@@ -296,5 +296,12 @@ def _table() -> str:
     return "\n".join(lines)
 
 
+_PREAMBLE = """# Settings
+
+Made by `make settings` from `streamapp/settings.py`. Times are seconds, sizes bytes. A wrong value
+stops start-up with a sentence that names the variable, the value and what is allowed.
+"""
+
 if __name__ == "__main__":
+    print(_PREAMBLE)
     print(_table())

@@ -18,7 +18,7 @@ from typing import Any
 from streamapp.saga.journal import Written
 from streamapp.saga.model import Fenced, SagaState, SagaStatus, SagaWrite, WriteRefused
 from streamapp.settings import Settings
-from streamapp.storage import batch
+from streamapp.storage import batch, effects
 from streamapp.storage.connection import Connection, connect
 from streamapp.storage.faults import Fault, fault_of
 from streamapp.storage.sagas import load_sagas
@@ -97,7 +97,7 @@ class PostgresJournal:
             live = [*claims, *updates]
             writes = [entry.write for entry in live]
             if writes:
-                outputs = await batch.apply_operations(connection, writes)
+                outputs = await effects.apply_operations(connection, writes)
                 await batch.upsert_steps(connection, writes)
                 await batch.update_sagas(connection, [entry.write for entry in updates])
                 await batch.insert_outbox(connection, self._group, writes)
@@ -139,7 +139,7 @@ class PostgresJournal:
         self, connection: Connection, entries: list[_Entry]
     ) -> tuple[list[_Entry], list[_Entry]]:
         """Somebody's long transaction on ``leads`` must not hold up the whole batch."""
-        touching = [entry for entry in entries if batch.touches_lead(entry.write)]
+        touching = [entry for entry in entries if effects.touches_lead(entry.write)]
         if not touching:
             return entries, []
         sql = (

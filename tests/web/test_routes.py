@@ -25,10 +25,10 @@ class Data:
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
-        self.asked: tuple[Any, ...] = ()
+        self.asked: list[Any] = []
 
     async def _answer(self, answer: Any, *asked: Any) -> Any:
-        self.asked = asked
+        self.asked = list(asked)
         if self.error is not None:
             raise self.error
         return answer
@@ -157,9 +157,9 @@ async def test_circuits_are_set_by_post_and_known_actions_only(
 async def test_dead_letters_are_listed(worker: Worker, client: Client) -> None:
     expected = {"dead_letters": [{"dead_letter_id": "d"}]}
     assert await get(client, "/api/dlq") == (200, expected)
-    assert worker.data.asked == (None, None, 50, 0)
+    assert worker.data.asked == [None, None, 50, 0]
     await get(client, "/api/dlq?status=failed&reason=handler_error&limit=7&offset=14")
-    assert worker.data.asked == ("failed", "handler_error", 7, 14)
+    assert worker.data.asked == ["failed", "handler_error", 7, 14]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ async def test_what_is_not_there_is_not_found(client: Client, path: str) -> None
         (TimeoutError(), 503),
         (asyncpg.InternalClientError("got nothing"), 503),
         (asyncpg.CharacterNotInRepertoireError("NUL"), 404),
-        (asyncpg.UndefinedColumnError("a defect of ours"), 500),
+        (asyncpg.UndefinedTableError("not migrated"), 503),
         (KeyError("a defect of ours"), 500),
     ],
 )

@@ -108,7 +108,7 @@ async def test_an_unreachable_broker_is_told_with_its_address() -> None:
 def silent() -> Iterator[str]:
     """An address that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield "127.0.0.1:{}".format(server.getsockname()[1])
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 async def test_a_silent_broker_and_database_do_not_hold_the_checks_up(silent: str) -> None:

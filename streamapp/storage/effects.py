@@ -1,0 +1,192 @@
+"""Effects in our own database: the statements behind ``saga.operations``, many sagas' at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from streamapp.saga.model import SagaWrite, StepRow
+from streamapp.saga.operations import (
+    CancelTask,
+    InsertActivity,
+    InsertTask,
+    Operation,
+    RaisePriority,
+    RestoreLeadStatus,
+    SetLeadStatus,
+)
+from streamapp.storage.batch import insert_rows, to_json
+from streamapp.storage.connection import Connection
+
+TASKS = """
+INSERT INTO tasks (task_id, lead_id, business_id, tenant_id, processing_id, run, task_type, title,
+    description, status, priority, assigned_to_type, assigned_to_id, due_date, metadata)
+SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, 'pending', u.j, u.k, u.l,
+    now() + u.m * interval '1 second', u.n
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::float8[], $14::jsonb[])
+    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n)
+ON CONFLICT (task_id) DO NOTHING
+"""
+
+CANCEL_TASKS = """
+UPDATE tasks AS t SET status = 'cancelled', updated_at = now(),
+    metadata = t.metadata || jsonb_build_object('cancellation_reason', u.reason)
+FROM unnest($1::text[], $2::text[]) AS u(task_id, reason)
+WHERE t.task_id = u.task_id AND t.status IN ('pending', 'in_progress')
+"""
+
+RAISE_PRIORITY = """
+UPDATE tasks AS t SET
+    priority = CASE WHEN array_position($5::text[], t.priority)
+        < array_position($5::text[], u.priority) THEN u.priority ELSE t.priority END,
+    due_date = least(t.due_date, now() + u.due_within * interval '1 second'), updated_at = now()
+FROM unnest($1::text[], $2::int[], $3::text[], $4::float8[])
+    AS u(processing_id, run, priority, due_within)
+WHERE t.processing_id = u.processing_id AND t.run = u.run
+    AND t.status IN ('pending', 'in_progress')
+"""
+PRIORITIES = ["low", "normal", "high", "critical"]
+
+ACTIVITIES = """
+INSERT INTO lead_activities (activity_id, lead_id, business_id, tenant_id, activity_type,
+    activity_description, actor_type, actor_name, channel, message_content, metadata,
+    activity_timestamp, created_at)
+SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, now(), now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::jsonb[])
+    AS u(a, b, c, d, e, f, g, h, i, j, k)
+ON CONFLICT (activity_id) DO NOTHING
+"""
+
+SET_LEADS = """
+WITH before AS (
+    SELECT l.lead_id, l.business_id, l.status, u.write_id, u.ordinal, u.status AS wanted
+    FROM leads l JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::int[], $5::text[])
+        AS u(lead_id, business_id, write_id, ordinal, status)
+        ON l.lead_id = u.lead_id AND l.business_id = u.business_id
+), changed AS (
+    UPDATE leads l SET status = b.wanted FROM before b
+    WHERE l.lead_id = b.lead_id AND l.business_id = b.business_id
+)
+SELECT write_id, ordinal, status, wanted FROM before
+"""
+
+RESTORE_LEADS = """
+UPDATE leads AS l SET status = u.previous
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+    AS u(lead_id, business_id, expected, previous)
+WHERE l.lead_id = u.lead_id AND l.business_id = u.business_id AND l.status = u.expected
+"""
+
+
+_Raise = tuple[str, int, str, float]  # processing id, run, priority, due within
+
+
+def touches_lead(write: SagaWrite) -> bool:
+    """Whether a write takes a lock in the CRM's own table, which others may hold for long."""
+    return any(
+        isinstance(operation, SetLeadStatus | RestoreLeadStatus)
+        for _, operations in write.operations
+        for operation in operations
+    )
+
+
+async def apply_operations(
+    connection: Connection, writes: Sequence[SagaWrite]
+) -> dict[Any, dict[int, dict[str, Any]]]:
+    """Write the operations; gives what the database answered, by write id and step ordinal.
+
+    Answers are also put into the output of their step row, which is written after.
+    """
+    found: list[tuple[SagaWrite, StepRow, Operation]] = [
+        (write, row, operation)
+        for write in writes
+        for row, operations in write.operations
+        for operation in operations
+    ]
+    outputs: dict[Any, dict[int, dict[str, Any]]] = {}
+    if not found:
+        return outputs
+    tasks, cancels, activities, sets, restores = [], [], [], [], []
+    raises: list[_Raise] = []
+    for write, row, operation in found:
+        state, message = write.state, write.state.message
+        owner = (message.lead_id, message.business_id, message.tenant_id)
+        match operation:
+            case InsertTask():
+                tasks.append(
+                    (
+                        operation.task_id,
+                        *owner,
+                        message.processing_id,
+                        state.run,
+                        operation.task_type,
+                        operation.title,
+                        operation.description,
+                        operation.priority,
+                        operation.assigned_to_type,
+                        operation.assigned_to_id,
+                        operation.due_in,
+                        to_json(operation.metadata),
+                    )
+                )
+            case CancelTask():
+                cancels.append((operation.task_id, operation.reason))
+            case RaisePriority():
+                raises.append(
+                    (message.processing_id, state.run, operation.priority, operation.due_within)
+                )
+            case InsertActivity():
+                activities.append(
+                    (
+                        operation.activity_id,
+                        *owner,
+                        operation.activity_type,
+                        operation.description,
+                        operation.actor_type,
+                        operation.actor_name,
+                        operation.channel,
+                        operation.message_content,
+                        to_json(operation.metadata),
+                    )
+                )
+            case SetLeadStatus():
+                sets.append((*owner[:2], write.write_id, row.ordinal, operation.status))
+            case RestoreLeadStatus():
+                restores.append((*owner[:2], operation.expected, operation.previous))
+    await insert_rows(connection, TASKS, tasks)
+    await insert_rows(connection, CANCEL_TASKS, cancels)
+    # Two raises of one saga in one batch would meet the same task twice in one UPDATE.
+    for raised in _rounds(raises):
+        columns = (list(column) for column in zip(*raised, strict=True))
+        await connection.execute(RAISE_PRIORITY, *columns, PRIORITIES)
+    await insert_rows(connection, ACTIVITIES, activities)
+    if sets:
+        records = await connection.fetch(
+            SET_LEADS, *(list(column) for column in zip(*sets, strict=True))
+        )
+        for record in records:
+            outputs.setdefault(record["write_id"], {})[record["ordinal"]] = {
+                "previous_status": record["status"],
+                "status": record["wanted"],
+            }
+        for write, row, operation in found:
+            if isinstance(operation, SetLeadStatus):
+                answer = outputs.get(write.write_id, {}).get(row.ordinal)
+                if answer is not None:
+                    row.output = {**(row.output or {}), **answer}
+    await insert_rows(connection, RESTORE_LEADS, restores)
+    return outputs
+
+
+def _rounds(rows: Sequence[_Raise]) -> Iterable[Sequence[_Raise]]:
+    while rows:
+        seen: set[str] = set()
+        this: list[_Raise] = []
+        later: list[_Raise] = []
+        for row in rows:
+            (later if row[0] in seen else this).append(row)
+            seen.add(row[0])
+        yield this
+        rows = later
