@@ -92,13 +92,17 @@ class Mailer:
         client = self._client()
         sending = False
         try:
-            async with asyncio.timeout(self._timeout), self._slots:
+            async with asyncio.timeout(self._timeout) as limit, self._slots:
                 self._open.add(client)
                 await client.connect()
                 await client.mail(self._sender)
                 await client.rcpt(to)
                 sending = True
                 await client.data(content)
+                # The mail is accepted, whatever becomes of the goodbye.
+                limit.reschedule(None)
+                with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
+                    await client.quit(timeout=QUIT_TIMEOUT)
         except aiosmtplib.SMTPResponseException as reply:
             raise self._refused(reply, sending) from None
         except TimeoutError:
@@ -108,10 +112,6 @@ class Mailer:
         except (aiosmtplib.SMTPException, OSError) as error:
             text = excerpt(str(error), (self._password,))
             raise Retryable(f"e-mail: {type(error).__name__}: {text}", in_doubt=sending) from None
-        else:
-            # The mail is accepted, whatever becomes of the goodbye.
-            with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
-                await client.quit(timeout=QUIT_TIMEOUT)
         finally:
             self._open.discard(client)
             client.close()

@@ -125,13 +125,14 @@ class Intake:
     def _finish(
         self, event: Any, record: Record, lease: PartitionLease, delivered: Delivered
     ) -> None:
-        """Mark and acknowledge in one tick, so that no revocation comes between."""
+        """Acknowledge and mark in one tick, so that no revocation comes between."""
         self._on_finished()
         if lease.closed or lease.generation != self._membership.generation:
             return
+        # First, as a mark may fail (a full disk): one that is missing costs only a query.
+        lease.ledger.finish(record.offset)
         if delivered.seen is not None and delivered.processing_id is not None:
             self._table.mark(event, delivered.processing_id, delivered.seen)
-        lease.ledger.finish(record.offset)
 
     def submit(self, lease: PartitionLease, key: bytes | None, work: Any, size: int) -> None:
         """Run other work (``async def work(lane)``) in a lead's lane, in its turn."""
@@ -141,6 +142,8 @@ class Intake:
         """Partitions are ours from now on: own them at once, as their outbox rows and unfinished
         sagas wait for an owner even where no record comes. Does not wait for the database."""
         generation = self._membership.generation
+        # A group that was deleted starts anew, and may come to a number that was closed.
+        self._closed_generation = None
         for key in partitions:
             lease = self.leases.get(key)
             if lease is None or lease.generation != generation:
@@ -193,14 +196,21 @@ class Intake:
             await asyncio.wait(tasks, timeout=budget)
         await self.commit()
         held = sum(lease.ledger.unfinished for lease in self.leases.values())
-        self.drop(lambda lease: True)
+        self._drop(lambda lease: True)
         log.info(
             "partitions given up: %d records released after %.2f s",
             held,
             time.monotonic() - began,
         )
 
-    def drop(self, wanted: Callable[[PartitionLease], bool]) -> None:
+    def lost(self, lease: PartitionLease) -> None:
+        """The group went on without this worker: what it took in then belongs to others, and
+        what is still buffered of that generation must not take the partitions back."""
+        self._closed_generation = lease.generation
+        self._on_fenced(True)
+        self._drop(lambda each: each.generation == lease.generation)
+
+    def _drop(self, wanted: Callable[[PartitionLease], bool]) -> None:
         """Drop leases without an acknowledgement: their records go to the next owner."""
         for key, lease in list(self.leases.items()):
             if wanted(lease):
@@ -209,6 +219,7 @@ class Intake:
                 self._commits.pop(lease, None)
                 for task in self._lanes.tasks(lambda lane, lease=lease: lane[0] is lease):  # type: ignore[misc]
                     task.cancel()
+        self._room.wake()
 
     def epochs(self) -> dict[int, int]:
         """Partitions of the input topic that are owned and confirmed, with their epoch."""

@@ -82,6 +82,10 @@ class Room:
         self.bytes -= size
         self._freed.set()
 
+    def wake(self) -> None:
+        """Let intake look again although nothing was freed: what it waits for is gone."""
+        self._freed.set()
+
     async def changed(self) -> None:
         """Wait until something is freed."""
         self._freed.clear()

@@ -17,8 +17,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._pending: deque[int] = deque()
-        self._finished: set[int] = set()
+        self._pending: deque[int] = deque()  # not acknowledged, in the order of delivery
+        self._unfinished: set[int] = set()
         self._last: int | None = None
         self.committable: int | None = None
 
@@ -35,24 +35,24 @@ class Ledger:
             self.committable = offset
         self._last = offset
         self._pending.append(offset)
+        self._unfinished.add(offset)
 
     def finish(self, offset: int) -> None:
         """Mark a record finished: its outcome is durable.
 
         Raises ``ValueError`` for a record that is not pending.
         """
-        if not self._pending or offset < self._pending[0] or offset in self._finished:
+        if offset not in self._unfinished:
             raise ValueError(f"offset {offset} is not pending")
-        self._finished.add(offset)
-        while self._pending and self._pending[0] in self._finished:
+        self._unfinished.remove(offset)
+        while self._pending and self._pending[0] not in self._unfinished:
             done = self._pending.popleft()
-            self._finished.discard(done)
             self.committable = self._pending[0] if self._pending else done + 1
 
     @property
     def unfinished(self) -> int:
         """Records taken in that are not finished."""
-        return len(self._pending) - len(self._finished)
+        return len(self._unfinished)
 
     @property
     def held(self) -> int:

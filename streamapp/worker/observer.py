@@ -17,6 +17,7 @@ class Observer:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._circuits: dict[str, CircuitState] = {}
         self.received = metrics.received
         self.looked_up = metrics.looked_up
         self.understood = metrics.understood
@@ -50,4 +51,6 @@ class Observer:
 
     def on_state(self, name: str, state: CircuitState) -> None:
         self._metrics.circuit_changed(name, state.value)
-        log.warning("circuit %s is %s", name, state.value)
+        if self._circuits.get(name, CircuitState.CLOSED) is not state:
+            log.warning("circuit %s is %s", name, state.value)
+        self._circuits[name] = state

@@ -70,20 +70,29 @@ class PartitionLease:
         return await asyncio.shield(self.acquire())
 
     def acquire(self) -> asyncio.Task[int]:
-        """Begin to raise and confirm the epoch, unless that is under way."""
-        if self._task is None or self._task.done():
+        """Begin to raise and confirm the epoch, unless that is under way or was done."""
+        if self._task is None or (self._task.done() and self.granted is None):
             self._task = asyncio.create_task(self._acquire(), name="acquire")
             self._task.add_done_callback(_retrieve)
         return self._task
 
     async def _acquire(self) -> int:
+        # Asked first, so that a worker that was frozen and wakes up fences nobody; asked again
+        # after the raise, as the partition may have changed hands in between.
+        await self._confirmed(None)
         epoch = await self._raise_epoch(self.topic, self.partition)
+        await self._confirmed(epoch)
+        self.committed = await self._committed(self.topic, self.partition)
+        self.granted = epoch
+        return epoch
+
+    async def _confirmed(self, epoch: int | None) -> None:
+        """Return once the coordinator accepts a heartbeat. Raises ``Fenced`` when the partition
+        is not ours any more."""
         while not self.closed:
             standing = await self._confirm(self.generation)
             if standing is Standing.CONFIRMED:
-                self.committed = await self._committed(self.topic, self.partition)
-                self.granted = epoch
-                return epoch
+                return
             if standing is Standing.LOST:
                 log.warning("%s-%d is no longer ours: fenced", self.topic, self.partition)
                 self.close()

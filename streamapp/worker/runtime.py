@@ -236,7 +236,7 @@ class Runtime:
             raise_epoch=self._raise_epoch,
             confirm=self.membership.confirm,
             committed=self.membership.committed,
-            on_lost=lambda lost: self.intake.drop(lambda lease: lease is lost),
+            on_lost=self.intake.lost,
         )
 
     async def _raise_epoch(self, topic: str, partition: int) -> int:

@@ -313,6 +313,8 @@ def test_snapshot_of_an_open_and_a_half_open_breaker() -> None:
     snapshot = script.breaker.snapshot()
     assert (snapshot["trials"], snapshot["trials_succeeded"]) == (2, 1)
     assert snapshot["opened_seconds_ago"] == 60
+    script.run("end-ok =closed")
+    assert script.breaker.snapshot()["opened_seconds_ago"] is None
 
 
 def test_registry_makes_one_breaker_for_each_service() -> None:

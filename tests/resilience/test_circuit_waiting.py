@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -206,12 +207,22 @@ async def test_thousands_take_their_turns_without_waking_each_other() -> None:
     assert waits == 3000
 
 
-async def test_waiters_that_are_gone_leave_nothing_behind() -> None:
+async def test_waiters_that_are_gone_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
+
+    def remembered(*args: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*args))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", remembered)
     breaker = opened(Clock(), open_seconds=LONG)
     tasks = await waiting(breaker, 100)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(timers) > 100
+    assert all(timer.cancelled() for timer in timers)
     await asyncio.gather(*(breaker.wait_for_change(0.001) for _ in range(100)))
     assert breaker.snapshot()["waiting"] == 0
     gone = weakref.ref(breaker)

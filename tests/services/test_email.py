@@ -82,6 +82,13 @@ async def test_a_long_text_arrives_whole(mailbox: Mailbox, port: int) -> None:
     assert message.get_content().replace("\r\n", "\n") == body
 
 
+async def test_what_no_mail_can_carry_is_replaced(mailbox: Mailbox, port: int) -> None:
+    await mailer(port).send(TO, "Lone \ud800", "Lone \ud800 and \0", key=KEY)
+    (message,) = mailbox.messages
+    assert message["Subject"] == "Lone ?"
+    assert message.get_content().rstrip() == "Lone ? and \0"
+
+
 async def test_the_message_id_is_the_same_in_every_attempt(mailbox: Mailbox, port: int) -> None:
     client = mailer(port)
     odd = "key with\r\nX-Evil: 1 \u00e9" + "x" * 200
@@ -245,8 +252,14 @@ async def test_a_goodbye_that_fails_changes_nothing(
     monkeypatch.setattr(mail, "QUIT_TIMEOUT", 0.05)
     commands: list[str] = []
     async with scripted({"QUIT": how}, commands) as port:
-        await send(port)
+        await asyncio.wait_for(send(port, timeout=3600.0), DEADLINE)
     assert commands[-1] == "QUIT"
+
+
+async def test_a_slow_goodbye_is_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail, "QUIT_TIMEOUT", 1.5)
+    async with scripted({"QUIT": "hang"}) as port:
+        await send(port, timeout=1.0)
 
 
 async def test_a_refused_connection_is_not_in_doubt() -> None:

@@ -374,10 +374,13 @@ async def test_a_closed_client_calls_nobody(service: HttpService, far: Service) 
     assert len(far.requests) == 1
 
 
-async def test_cookies_are_not_kept(service: HttpService, far: Service) -> None:
+async def test_cookies_are_not_kept(server: TestServer, far: Service) -> None:
+    # By name: cookies of bare addresses are never kept.
+    service = HttpService("order", f"http://localhost:{server.port}/")
     far.headers = {"Set-Cookie": "session=1"}
     await post(service)
     await post(service)
+    await service.close()
     assert "Cookie" not in far.requests[1].headers
 
 

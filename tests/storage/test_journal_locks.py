@@ -1,0 +1,221 @@
+"""The journal next to other transactions: a locked row holds up its own write and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from streamapp.saga.model import Fenced, SagaState, SagaStatus
+from streamapp.saga.operations import CancelTask, RestoreLeadStatus, SetLeadStatus
+from streamapp.storage.connection import Pool
+from streamapp.storage.owners import raise_epoch
+from tests.storage.writes import claim, state_of, task, update
+from tests.support.bench import Bench, running_journal
+from tests.support.sagas import GROUP, TOPIC
+from tests.support.waiting import until, until_async
+
+
+@asynccontextmanager
+async def locked(pool: Pool, sql: str) -> AsyncIterator[None]:
+    """Hold what ``sql`` locks in a transaction of somebody else's."""
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(sql)
+        try:
+            yield
+        finally:
+            await transaction.rollback()
+
+
+async def waiting_for_locks(pool: Pool) -> int:
+    count: int = await pool.fetchval(
+        "select count(*) from pg_stat_activity "
+        "where wait_event_type = 'Lock' and datname = current_database()"
+    )
+    return count
+
+
+async def waiters(pool: Pool, count: int) -> None:
+    async def reached() -> bool:
+        return await waiting_for_locks(pool) >= count
+
+    await until_async(reached)
+
+
+async def add_lead(pool: Pool, state: SagaState, status: str = "new") -> None:
+    about = state.message
+    await pool.execute(
+        "insert into leads values ($1, $2, $3, $4)",
+        about.lead_id,
+        about.business_id,
+        about.tenant_id,
+        status,
+    )
+
+
+async def lead_status(pool: Pool, state: SagaState) -> str | None:
+    status: str | None = await pool.fetchval(
+        "select status from leads where lead_id = $1", state.message.lead_id
+    )
+    return status
+
+
+def lock_of(state: SagaState) -> str:
+    return f"select 1 from leads where lead_id = '{state.message.lead_id}' for update"
+
+
+async def test_a_locked_lead_does_not_hold_up_the_others(bench: Bench) -> None:
+    slow, quick, other = (state_of(name) for name in ("slow", "quick", "other"))
+    await add_lead(bench.pool, slow)
+    await add_lead(bench.pool, quick)
+    async with locked(bench.pool, lock_of(slow)):
+        waits = asyncio.create_task(
+            bench.journal.write(claim(bench.epoch, slow, SetLeadStatus("seen")))
+        )
+        await asyncio.gather(
+            bench.journal.write(claim(bench.epoch, quick, SetLeadStatus("seen"))),
+            bench.journal.write(claim(bench.epoch, other)),
+        )
+        assert await lead_status(bench.pool, quick) == "seen"
+        await waiters(bench.pool, 1)  # the write apart, and it is the only one that waits
+        await bench.journal.write(claim(bench.epoch, state_of("later")))
+        assert not waits.done()
+    written = await waits
+    assert written.outputs == {0: {"previous_status": "new", "status": "seen"}}
+    assert await lead_status(bench.pool, slow) == "seen"
+
+
+async def test_a_lock_that_lasts_longer_than_its_limit_is_waited_for(
+    bench: Bench, database: str
+) -> None:
+    state = state_of()
+    await add_lead(bench.pool, state)
+    errors: list[BaseException | None] = []
+    async with running_journal(database, errors.append, lock_timeout=0.02) as journal:
+        async with locked(bench.pool, lock_of(state)):
+            write = asyncio.create_task(
+                journal.write(claim(bench.epoch, state, SetLeadStatus("seen")))
+            )
+            for _ in range(3):  # the limit was reached, and the write came again
+                await waiters(bench.pool, 1)
+
+                async def gave_up() -> bool:
+                    return await waiting_for_locks(bench.pool) == 0
+
+                await until_async(gave_up)
+            assert not write.done()
+        await write
+    assert await lead_status(bench.pool, state) == "seen"
+    assert [error for error in errors if error is not None] == []  # no outage, so no alarm
+
+
+async def test_one_locked_lead_does_not_hold_up_another_that_was_locked(
+    bench: Bench, database: str
+) -> None:
+    """Both wait apart; the first's lock may last for hours."""
+    first, second = state_of("first"), state_of("second")
+    await add_lead(bench.pool, first)
+    await add_lead(bench.pool, second)
+    async with (
+        running_journal(database, lock_timeout=0.05) as journal,
+        locked(bench.pool, lock_of(first)),
+    ):
+        async with locked(bench.pool, lock_of(second)):
+            writes = [
+                asyncio.create_task(journal.write(claim(bench.epoch, state, SetLeadStatus("seen"))))
+                for state in (first, second)
+            ]
+            await waiters(bench.pool, 1)
+        await asyncio.wait_for(writes[1], 10)
+        assert not writes[0].done()
+        assert await lead_status(bench.pool, second) == "seen"
+        writes[0].cancel()
+
+
+async def test_a_lock_on_a_row_of_ours_is_waited_for_by_its_write_alone(
+    bench: Bench, database: str
+) -> None:
+    state = state_of()
+    await bench.journal.write(claim(bench.epoch, state, task("held")))
+    async with running_journal(database, lock_timeout=0.05) as journal:
+        async with locked(bench.pool, "select 1 from tasks where task_id = 'held' for update"):
+            undo = asyncio.create_task(
+                journal.write(update(bench.epoch, state, CancelTask("held", "why")))
+            )
+            others = [journal.write(claim(bench.epoch, state_of(f"p-{n}"))) for n in range(2, 5)]
+            await asyncio.wait_for(asyncio.gather(*others), 10)
+            assert not undo.done()
+        await undo
+    assert (await bench.tasks())["held"] == "cancelled"
+
+
+async def test_a_locked_lead_is_also_waited_for_by_a_restore(bench: Bench) -> None:
+    state = state_of()
+    await add_lead(bench.pool, state, "needs_review")
+    await bench.journal.write(claim(bench.epoch, state))
+    async with locked(bench.pool, lock_of(state)):
+        undo = asyncio.create_task(
+            bench.journal.write(
+                update(bench.epoch, state, RestoreLeadStatus("needs_review", "new"))
+            )
+        )
+        await bench.journal.write(claim(bench.epoch, state_of("other")))
+        assert not undo.done()
+    await undo
+    assert await lead_status(bench.pool, state) == "new"
+
+
+async def test_a_fenced_write_that_waits_for_a_lock_is_refused_in_the_end(bench: Bench) -> None:
+    state = state_of()
+    await add_lead(bench.pool, state)
+    old = bench.epoch
+    async with locked(bench.pool, lock_of(state)):
+        write = asyncio.create_task(bench.journal.write(claim(old, state, SetLeadStatus("seen"))))
+        await waiters(bench.pool, 1)
+        write_epoch = asyncio.create_task(bench.take_over())
+        await waiters(bench.pool, 2)
+        # A cancelled lane's write must not come through either, once the lock is gone.
+        write.cancel()
+    await write_epoch
+    with pytest.raises(Fenced):
+        await bench.journal.write(claim(old, state_of("p-2"), SetLeadStatus("seen")))
+
+
+async def test_the_next_owner_waits_for_a_transaction_under_way(
+    bench: Bench, database: str
+) -> None:
+    """Else the old owner's commit could come after the new owner has read the saga."""
+    state = state_of()
+    await bench.journal.write(claim(bench.epoch, state))
+    async with running_journal(database, lock_timeout=20, statement_timeout=20) as journal:
+        async with locked(bench.pool, "select 1 from sagas for update"):
+            write = asyncio.create_task(
+                journal.write(update(bench.epoch, state, status=SagaStatus.COMPLETED))
+            )
+            await waiters(bench.pool, 1)
+            owner = asyncio.create_task(raise_epoch(bench.pool, GROUP, TOPIC, 0, "next"))
+            await waiters(bench.pool, 2)
+            assert not owner.done()
+        await write
+        assert await owner == bench.epoch + 1
+    assert (await bench.saga())["status"] == "COMPLETED"
+
+
+async def test_two_journals_that_lock_the_same_rows_both_go_through(
+    bench: Bench, database: str
+) -> None:
+    """Rows are locked in the order of their ids, whatever the order of the writes."""
+    states = [state_of(f"p-{n}") for n in range(10)]
+    await asyncio.gather(*(bench.journal.write(claim(bench.epoch, state)) for state in states))
+    async with running_journal(database) as other:
+        for _ in range(5):
+            await asyncio.gather(
+                *(bench.journal.write(update(bench.epoch, state)) for state in states),
+                *(other.write(update(bench.epoch, state)) for state in reversed(states)),
+            )
+    assert {(await bench.step(1, processing_id=f"p-{n}"))["status"] for n in range(10)} == {"DONE"}
+    await until(lambda: bench.journal.backlog == 0)

@@ -1,0 +1,357 @@
+"""Small sagas for tests: plans of own and scripted external steps, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from streamapp.actions.base import (
+    CallContext,
+    Executor,
+    ExternalExecutor,
+    OwnExecutor,
+    StepContext,
+)
+from streamapp.actions.registry import ActionRegistry
+from streamapp.saga.ids import Direction
+from streamapp.saga.model import Message, Plan, SagaState, SagaStatus, Source, Step
+from streamapp.saga.operations import (
+    CancelTask,
+    InsertActivity,
+    InsertTask,
+    Operation,
+    RestoreLeadStatus,
+    SendMessage,
+    SetLeadStatus,
+)
+from streamapp.services.errors import Retryable
+
+TOPIC = "ai-results"
+GROUP = "streamapp"
+OUTBOUND = "whatsapp-outbound"
+DLQ = "ai-results-dlq"
+
+
+class LostAnswer(Retryable):
+    """The request arrived and had its effect, but its answer did not come."""
+
+    arrived = True
+
+    def __init__(self) -> None:
+        super().__init__("the answer was lost", in_doubt=True)
+
+
+class LostRequest(Retryable):
+    """The request did not arrive, but nobody can know that."""
+
+    def __init__(self) -> None:
+        super().__init__("no answer", in_doubt=True)
+
+
+class Unreachable(Retryable):
+    """The request was certainly not sent."""
+
+    def __init__(self, retry_after: float | None = None) -> None:
+        super().__init__("unreachable", in_doubt=False, retry_after=retry_after)
+
+
+def message(processing_id: str = "p-1", lead_id: str = "lead-1") -> Message:
+    return Message(
+        processing_id=processing_id,
+        lead_id=lead_id,
+        business_id="business-1",
+        tenant_id="tenant-1",
+        intent="ORDER_REQUEST",
+        confidence=0.9,
+        entities={"quantity": 3},
+        text="three, please",
+        reply_to="491700000000",
+    )
+
+
+def own(action: str, *, required: bool = True, **params: Any) -> Step:
+    """A step in our own database; ``OwnSteps`` tells what its params do."""
+    return Step(0, action, "", "own", 1, required, params)
+
+
+def external(action: str, *, required: bool = True, version: int = 1, **params: Any) -> Step:
+    """A step at the scripted service, which can be compensated."""
+    return Step(0, action, "", "service", version, required, params)
+
+
+def mail(action: str, **params: Any) -> Step:
+    """A best-effort step that cannot be undone."""
+    return Step(0, action, "", "mail", 1, False, params)
+
+
+def saga(
+    *steps: Step,
+    processing_id: str = "p-1",
+    lead_id: str = "lead-1",
+    partition: int = 0,
+    offset: int = 0,
+    run: int = 0,
+) -> SagaState:
+    """A new saga with a plan of these steps, in this order."""
+    about = message(processing_id, lead_id)
+    plan = Plan(
+        handler="HANDLER",
+        actions=tuple(dict.fromkeys(step.action for step in steps)),
+        steps=tuple(replace(step, ordinal=n) for n, step in enumerate(steps)),
+        escalate=False,
+        metadata={},
+        reply=None,
+    )
+    return SagaState(
+        message=about,
+        run=run,
+        status=SagaStatus.RUNNING,
+        source=Source(TOPIC, partition, offset, 1_700_000_000_000),
+        payload_hash=b"hash of " + processing_id.encode(),
+        plan=plan,
+        key=lead_id.encode(),
+        value=b'{"raw": "bytes"}',
+        headers=(("kept", b"as it is"),),
+    )
+
+
+class OwnSteps(OwnExecutor):
+    """A task each. Params: ``description`` of the task, ``lead_status`` to set, ``reply`` to
+    send, ``raises`` (going forward) and ``undo_raises``; ``undo_description`` is written into
+    an activity by the compensation."""
+
+    name = "own"
+
+    def __init__(self) -> None:
+        self.seen_outputs: dict[str, Mapping[int, Mapping[str, Any]]] = {}
+
+    def operations(self, context: StepContext) -> Sequence[Operation]:
+        params, step = context.step.params, context.step
+        self.seen_outputs[step.action] = dict(context.outputs)
+        if params.get("raises"):
+            raise KeyError("a defect of the executor")
+        found: list[Operation] = [
+            InsertTask(
+                task_id=task_id(context.message.processing_id, step.action, context.run),
+                task_type=step.action,
+                title=step.action,
+                description=params.get("description", ""),
+                priority="normal",
+                assigned_to_type="team",
+                assigned_to_id="team",
+                due_in=3600.0,
+            )
+        ]
+        if "lead_status" in params:
+            found.append(SetLeadStatus(params["lead_status"]))
+        if "reply" in params:
+            found.append(SendMessage(f"reply-{context.message.processing_id}", None, "text"))
+        return found
+
+    def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
+        params, step = context.step.params, context.step
+        if params.get("undo_raises"):
+            raise KeyError("a defect of the compensation")
+        identity = task_id(context.message.processing_id, step.action, context.run)
+        found: list[Operation] = [CancelTask(identity, "undone")]
+        if "undo_description" in params:
+            found.append(InsertActivity(identity, "undone", params["undo_description"]))
+        if output.get("previous_status") is not None:
+            found.append(RestoreLeadStatus(params["lead_status"], output["previous_status"]))
+        return found
+
+
+def task_id(processing_id: str, action: str, run: int = 0) -> str:
+    return f"{processing_id}/{run}/{action}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as it reached the scripted service."""
+
+    processing_id: str
+    ordinal: int
+    action: str
+    direction: Direction
+    key: str
+    request: bytes
+    attempt: int
+
+
+@dataclass
+class Service:
+    """What happens behind the scripted executors.
+
+    ``script`` holds the outcomes to come by action and direction: a dictionary is the answer,
+    an exception is raised; what is not scripted succeeds. ``before`` is awaited when a request
+    has arrived, ``after`` when its effect is there but its answer on the way. Requests are
+    deduplicated by key, as real services do: ``effects`` are the keys in effect.
+    """
+
+    script: dict[tuple[str, Direction], deque[dict[str, Any] | BaseException]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    calls: list[Call] = field(default_factory=list)
+    effects: set[str] = field(default_factory=set)
+    before: Callable[[Call], Awaitable[None]] | None = None
+    after: Callable[[Call], Awaitable[None]] | None = None
+
+    def plan(
+        self, action: str, *outcomes: dict[str, Any] | BaseException, undo: bool = False
+    ) -> None:
+        """Script the next outcomes of an action, or of its compensation."""
+        self.script[action, "compensate" if undo else "forward"].extend(outcomes)
+
+    def names(self) -> list[str]:
+        """The calls in order; those of compensations begin with a minus."""
+        return [("-" if c.direction == "compensate" else "") + c.action for c in self.calls]
+
+    async def serve(
+        self, request: bytes, context: CallContext, direction: Direction
+    ) -> dict[str, Any]:
+        step = context.step.step
+        call = Call(
+            context.step.message.processing_id,
+            step.ordinal,
+            step.action,
+            direction,
+            context.key,
+            request,
+            context.attempt,
+        )
+        self.calls.append(call)
+        if self.before is not None:
+            await self.before(call)
+        outcomes = self.script[step.action, direction]
+        outcome = outcomes.popleft() if outcomes else {"made": step.action}
+        arrived = not isinstance(outcome, BaseException) or getattr(outcome, "arrived", False)
+        if arrived:
+            if direction == "forward":
+                self.effects.add(call.key)
+            else:
+                self.effects.discard(json.loads(request)["forward_key"])
+        if self.after is not None:
+            await self.after(call)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+class ServiceSteps(ExternalExecutor):
+    """Calls the scripted service. Params: ``request_raises``, ``undo_request_raises``."""
+
+    name = "service"
+    service = "scripted"
+    compensable = True
+    max_call_time = 0.0
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.made = 0  # requests, each unlike the others: a repetition must use the stored one
+
+    def request(self, context: StepContext) -> bytes:
+        if context.step.params.get("request_raises"):
+            raise ValueError("a defect of the executor")
+        self.made += 1
+        return json.dumps({"action": context.step.action, "made": self.made}).encode()
+
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        return await self._service.serve(request, context, "forward")
+
+    def compensation_request(
+        self, context: StepContext, forward_key: str, output: Mapping[str, Any] | None
+    ) -> bytes:
+        if context.step.params.get("undo_request_raises"):
+            raise ValueError("a defect of the compensation")
+        self.made += 1
+        return json.dumps(
+            {
+                "forward_key": forward_key,
+                "output": None if output is None else dict(output),
+                "made": self.made,
+            }
+        ).encode()
+
+    async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        return await self._service.serve(request, context, "compensate")
+
+
+class NewServiceSteps(ServiceSteps):
+    """The same in a version of its own."""
+
+    versions = frozenset({2})
+
+
+class MailSteps(ExternalExecutor):
+    """Calls the scripted service, and cannot be undone."""
+
+    name = "mail"
+    service = "mail"
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def request(self, context: StepContext) -> bytes:
+        return b"a mail"
+
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        return await self._service.serve(request, context, "forward")
+
+
+def registry_of(*executors: Executor) -> ActionRegistry:
+    registry = ActionRegistry()
+    for executor in executors:
+        registry.register_executor(executor)
+    return registry
+
+
+class Observer:
+    """Keeps what a saga told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def step_finished(self, action: str, status: str, seconds: float) -> None:
+        self.events.append(("step", action, status))
+
+    def attempt_failed(self, action: str, error: str) -> None:
+        self.events.append(("attempt failed", action, error))
+
+    def compensation_finished(self, action: str, status: str) -> None:
+        self.events.append(("compensation", action, status))
+
+    def lead_changed(self, from_state: str, to_state: str) -> None:
+        self.events.append(("lead", from_state, to_state))
+
+    def saga_finished(self, message: Message, status: str, reason: str | None) -> None:
+        self.events.append(("saga", status, reason))
+
+    def dead_lettered(self, reason: str) -> None:
+        self.events.append(("letter", str(reason)))
+
+    def responded(self) -> None:
+        self.events.append(("responded",))
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [event[1:] for event in self.events if event[0] == kind]
+
+
+class Place:
+    """Implements ``saga.parking.Parking``: counts the waits."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+        self.waiting = False
+
+    @asynccontextmanager
+    async def parked(self) -> AsyncIterator[None]:
+        self.waits += 1
+        self.waiting = True
+        try:
+            yield
+        finally:
+            self.waiting = False

@@ -1,0 +1,62 @@
+"""What stands in for Faust, the broker and the database in the tests of the worker's parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+DEADLINE = 20.0  # seconds; reached only by a test that fails
+
+
+async def settled() -> None:
+    """Everything that is ready to run has run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@dataclass(slots=True)
+class FakeMessage:
+    """A consumed record as Faust has it."""
+
+    offset: int
+    key: bytes | None = b"lead-1"
+    value: bytes | None = b"{}"
+    topic: str = "ai-results"
+    partition: int = 0
+    generation_id: int = 1
+    timestamp: float | None = 1_700_000_000.25
+    headers: Any = None
+
+
+@dataclass
+class FakeEvent:
+    """Faust's event: tables refer to it weakly."""
+
+    message: FakeMessage
+
+
+def event(offset: int, **changes: Any) -> FakeEvent:
+    return FakeEvent(FakeMessage(offset, **changes))
+
+
+@dataclass
+class FakeMembership:
+    """``Membership`` without a consumer: ``commits`` lists what was asked for."""
+
+    generation: int = 1
+    accepts: bool = True
+    commits: list[tuple[int, dict[tuple[str, int], int]]] = field(default_factory=list)
+
+    async def commit(self, generation: int, offsets: dict[tuple[str, int], int]) -> bool:
+        await asyncio.sleep(0)
+        self.commits.append((generation, dict(offsets)))
+        return self.accepts

@@ -1,0 +1,420 @@
+"""Lanes: order per key, many keys at once, and every permit, record and byte given back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamapp.worker.lanes import Bounds, Job, Lane, Lanes, Room
+from tests.worker.fakes import DEADLINE, eventually, settled
+
+SIZE = 10  # bytes of every record here
+
+
+class Bench:
+    """Lanes in a room, with the errors that were reported."""
+
+    def __init__(self, in_flight: int = 2, parked: int = 100, size: int = 10_000) -> None:
+        self.room = Room(Bounds(in_flight, parked, size))
+        self.errors: list[Exception] = []
+        self.lanes = Lanes(self.room, self.errors.append)
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        return self.room.in_flight, self.room.parked, self.room.bytes
+
+    def submit(self, key: str, job: Job) -> None:
+        self.lanes.submit(key, job, SIZE)
+
+    def cancel(self, *keys: str) -> list[asyncio.Task[None]]:
+        tasks = self.lanes.tasks(lambda key: not keys or key in keys)
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def done(self) -> None:
+        """All work has ended, and nothing of it is left behind."""
+        await eventually(lambda: not len(self.lanes))
+        await settled()
+        assert self.figures == (0, 0, 0)
+        assert not self.room.full
+
+
+class Gate:
+    """A job that waits until it is let through; parked, if asked to."""
+
+    def __init__(self, *, parked: bool = False) -> None:
+        self.open = asyncio.Event()
+        self.begun = self.ended = False
+        self._parked = parked
+
+    async def __call__(self, lane: Lane) -> None:
+        self.begun = True
+        if self._parked:
+            async with lane.parked():
+                await self.open.wait()
+        else:
+            await self.open.wait()
+        self.ended = True
+
+
+async def test_a_key_is_worked_on_in_order_and_alone() -> None:
+    bench, seen, working = Bench(in_flight=8), defaultdict[str, list[int]](list), set[str]()
+    rng = random.Random(1)
+
+    def job(key: str, number: int) -> Job:
+        async def work(lane: Lane) -> None:
+            assert key not in working, "two jobs of a key at once"
+            working.add(key)
+            for _ in range(rng.randrange(4)):
+                await asyncio.sleep(0)
+            if rng.random() < 0.3:
+                async with lane.parked():
+                    await asyncio.sleep(0)
+            seen[key].append(number)
+            working.discard(key)
+
+        return work
+
+    for number in range(400):
+        key = f"lead-{rng.randrange(12)}"
+        bench.submit(key, job(key, number))
+        if rng.random() < 0.2:
+            await asyncio.sleep(0)
+    await bench.done()
+    assert sum(map(len, seen.values())) == 400
+    assert all(numbers == sorted(numbers) for numbers in seen.values())
+    assert not bench.errors
+
+
+async def test_many_keys_at_once_up_to_the_bound() -> None:
+    bench, gates = Bench(in_flight=3), [Gate() for _ in range(5)]
+    for number, gate in enumerate(gates):
+        bench.submit(f"lead-{number}", gate)
+    await settled()
+    assert [gate.begun for gate in gates] == [True, True, True, False, False]
+    assert bench.figures == (3, 2, 5 * SIZE)
+    gates[1].open.set()
+    await settled()
+    assert [gate.begun for gate in gates] == [True, True, True, True, False]
+    assert bench.figures == (3, 1, 4 * SIZE)
+    for gate in gates:
+        gate.open.set()
+    await bench.done()
+
+
+async def test_those_behind_wait_for_the_one_before() -> None:
+    bench, first, second = Bench(), Gate(), Gate()
+    bench.submit("lead", first)
+    bench.submit("lead", second)
+    await settled()
+    assert (first.begun, second.begun) == (True, False)
+    assert bench.figures == (1, 1, 2 * SIZE)
+    first.open.set()
+    await settled()
+    assert second.begun
+    assert bench.figures == (1, 0, SIZE)
+    second.open.set()
+    await bench.done()
+
+
+async def test_a_lane_that_waits_gives_its_permit_to_others() -> None:
+    bench, waiting, other = Bench(in_flight=1), Gate(parked=True), Gate()
+    bench.submit("waits", waiting)
+    bench.submit("other", other)
+    await settled()
+    assert waiting.begun
+    assert other.begun, "the others go on"
+    assert bench.figures == (1, 1, 2 * SIZE)
+    waiting.open.set()
+    await settled()
+    assert not waiting.ended, "it needs a permit again"
+    assert bench.figures == (1, 1, 2 * SIZE)
+    other.open.set()
+    await bench.done()
+    assert waiting.ended
+
+
+async def test_intake_pauses_where_no_permit_is_left_and_resumes() -> None:
+    bench, gates = Bench(in_flight=2), [Gate(), Gate()]
+    bench.submit("a", gates[0])
+    assert not bench.room.full
+    bench.submit("b", gates[1])
+    assert bench.room.full, "before the lanes took their first step"
+    await settled()
+    assert bench.room.full
+    freed = asyncio.create_task(bench.room.changed())
+    await settled()
+    assert not freed.done()
+    gates[0].open.set()
+    await asyncio.wait_for(freed, DEADLINE)
+    assert not bench.room.full
+    gates[1].open.set()
+    await bench.done()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "records"),
+    [({"parked": 4}, 5), ({"size": 5 * SIZE}, 5), ({"size": 5 * SIZE - 1}, 5)],
+)
+async def test_intake_pauses_at_the_bounds_of_what_waits(
+    bounds: dict[str, int], records: int
+) -> None:
+    bench, gate = Bench(in_flight=10, **bounds), Gate()
+    for number in range(records):
+        assert not bench.room.full, f"after {number}"
+        bench.submit("lead", gate)
+        await settled()
+    assert bench.room.full
+    freed = asyncio.create_task(bench.room.changed())
+    gate.open.set()
+    await asyncio.wait_for(freed, DEADLINE)
+    await bench.done()
+
+
+async def test_records_of_waiting_lanes_are_bounded_too() -> None:
+    bench, gates = Bench(in_flight=10, parked=3), [Gate(parked=True) for _ in range(3)]
+    for number, gate in enumerate(gates):
+        assert not bench.room.full
+        bench.submit(f"lead-{number}", gate)
+        await settled()
+    assert bench.figures == (0, 3, 3 * SIZE)
+    assert bench.room.full
+    for gate in gates:
+        gate.open.set()
+    await bench.done()
+
+
+async def test_a_job_submitted_as_a_lane_ends_is_not_lost() -> None:
+    bench, ran = Bench(), list[str]()
+
+    async def last(lane: Lane) -> None:
+        ran.append("last")
+        # Runs after this job's last step and before anything else that is ready then.
+        asyncio.get_running_loop().call_soon(bench.submit, "lead", after)
+
+    async def after(lane: Lane) -> None:
+        ran.append("after")
+
+    async def itself(lane: Lane) -> None:
+        ran.append("itself")
+        bench.submit("lead", last)
+
+    bench.submit("lead", itself)
+    await eventually(lambda: len(ran) == 3)
+    assert ran == ["itself", "last", "after"]
+    await bench.done()
+
+
+async def test_a_job_is_not_lost_at_any_step_of_an_ending_lane() -> None:
+    for steps in range(8):
+        bench, ran = Bench(), list[int]()
+
+        async def job(lane: Lane, ran: list[int] = ran) -> None:
+            await asyncio.sleep(0)
+            ran.append(1)
+
+        bench.submit("lead", job)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        bench.submit("lead", job)
+        await bench.done()
+        assert len(ran) == 2, f"submitted after {steps} steps"
+
+
+async def test_a_job_that_raises_is_reported_and_the_lane_goes_on() -> None:
+    bench, gate = Bench(), Gate()
+    error = RuntimeError("a defect")
+
+    async def defect(lane: Lane) -> None:
+        raise error
+
+    async def defect_while_parked(lane: Lane) -> None:
+        async with lane.parked():
+            raise error
+
+    bench.submit("lead", defect)
+    bench.submit("lead", defect_while_parked)
+    bench.submit("lead", gate)
+    gate.open.set()
+    await bench.done()
+    assert bench.errors == [error, error]
+    assert gate.ended
+
+
+async def _not_begun(bench: Bench) -> list[Gate]:
+    gates = [Gate(), Gate()]
+    for gate in gates:
+        bench.submit("lead", gate)
+    return gates
+
+
+async def _waits_for_its_permit(bench: Bench) -> list[Gate]:
+    blocker, gates = Gate(), [Gate(), Gate()]
+    bench.submit("other", blocker)
+    for gate in gates:
+        bench.submit("lead", gate)
+    await settled()
+    assert blocker.begun
+    assert not gates[0].begun
+    return [*gates, blocker]
+
+
+async def _was_handed_its_permit(bench: Bench) -> list[Gate]:
+    """The permit is free and promised to the lane, which has not run since."""
+    *gates, blocker = await _waits_for_its_permit(bench)
+    blocker.open.set()
+    while bench.room.in_flight:
+        await asyncio.sleep(0)
+    assert not gates[0].begun
+    return gates
+
+
+async def _works(bench: Bench) -> list[Gate]:
+    gates = await _not_begun(bench)
+    await settled()
+    assert gates[0].begun
+    return gates
+
+
+async def _is_parked(bench: Bench) -> list[Gate]:
+    gates = [Gate(parked=True), Gate()]
+    for gate in gates:
+        bench.submit("lead", gate)
+    await settled()
+    assert bench.figures == (0, 2, 2 * SIZE)
+    return gates
+
+
+async def _wants_its_permit_back(bench: Bench) -> list[Gate]:
+    gates = await _is_parked(bench)
+    blocker = Gate()
+    bench.submit("other", blocker)
+    await settled()
+    assert blocker.begun
+    gates[0].open.set()
+    await settled()
+    assert not gates[0].ended
+    return [*gates, blocker]
+
+
+@pytest.mark.parametrize(
+    "reach",
+    [
+        _not_begun,
+        _waits_for_its_permit,
+        _was_handed_its_permit,
+        _works,
+        _is_parked,
+        _wants_its_permit_back,
+    ],
+)
+@pytest.mark.parametrize("all_at_once", [True, False])
+async def test_cancellation_gives_everything_back(reach: Any, all_at_once: bool) -> None:
+    bench = Bench(in_flight=1)
+    gates = await reach(bench)
+    tasks = bench.cancel() if all_at_once else bench.cancel("lead")
+    await asyncio.wait(tasks, timeout=DEADLINE)
+    assert not gates[0].ended
+    assert not gates[1].begun
+    for gate in gates:
+        gate.open.set()
+    await bench.done()
+    assert not bench.errors
+    # And there is room for as many as before.
+    again = Gate()
+    again.open.set()
+    bench.submit("lead", again)
+    await bench.done()
+    assert again.ended
+
+
+async def test_cancelling_a_lane_that_ended_changes_nothing() -> None:
+    bench, gate = Bench(), Gate()
+    gate.open.set()
+    bench.submit("lead", gate)
+    (task,) = bench.lanes.tasks(lambda key: True)
+    await bench.done()
+    task.cancel()
+    await bench.done()
+    assert bench.lanes.tasks(lambda key: True) == []
+
+
+async def test_tasks_are_chosen_by_key() -> None:
+    bench, gates = Bench(), [Gate(), Gate()]
+    bench.submit("a", gates[0])
+    bench.submit("b", gates[1])
+    assert len(bench.lanes) == 2
+    (wanted,) = bench.lanes.tasks(lambda key: key == "b")
+    wanted.cancel()
+    await settled()
+    assert (gates[0].begun, gates[1].begun) == (True, False)
+    gates[0].open.set()
+    await bench.done()
+
+
+_STEP = st.one_of(
+    st.tuples(st.just("submit"), st.sampled_from("abcd"), st.sampled_from(["", "s", "p", "sp!"])),
+    st.tuples(st.just("cancel"), st.sampled_from("abcd"), st.just("")),
+    st.tuples(st.just("turns"), st.just(""), st.sampled_from(["1", "2", "3", "9"])),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_STEP, max_size=40), st.integers(1, 3))
+def test_any_schedule_keeps_order_and_gives_everything_back(
+    steps: list[tuple[str, str, str]], in_flight: int
+) -> None:
+    async def run() -> None:
+        bench = Bench(in_flight=in_flight)
+        began = defaultdict[str, list[int]](list)
+        submitted = defaultdict[str, list[int]](list)
+        cancelled = set[str]()
+        working = set[str]()
+
+        def job(key: str, number: int, program: str) -> Job:
+            async def work(lane: Lane) -> None:
+                assert key not in working
+                working.add(key)
+                try:
+                    began[key].append(number)
+                    for step in program:
+                        assert bench.room.in_flight <= in_flight
+                        if step == "s":
+                            await asyncio.sleep(0)
+                        elif step == "p":
+                            async with lane.parked():
+                                await asyncio.sleep(0)
+                        else:
+                            raise RuntimeError("a defect")
+                finally:
+                    working.discard(key)
+
+            return work
+
+        for number, (what, key, argument) in enumerate(steps):
+            if what == "submit":
+                submitted[key].append(number)
+                bench.submit(key, job(key, number, argument))
+            elif what == "cancel":
+                if bench.cancel(key):
+                    cancelled.add(key)
+            else:
+                for _ in range(int(argument)):
+                    await asyncio.sleep(0)
+            assert bench.room.in_flight <= in_flight
+            assert min(bench.figures) >= 0
+        await bench.done()
+        for key, numbers in submitted.items():
+            assert began[key] == sorted(set(began[key]))
+            if key not in cancelled:
+                assert began[key] == numbers
+        assert all(str(error) == "a defect" for error in bench.errors)
+
+    asyncio.run(run())
