@@ -37,6 +37,10 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         broker_rebalance_timeout=60.0,
         broker_max_poll_interval=MAX_POLL_INTERVAL,
         broker_commit_interval=settings.commit_interval,
+        # Faust warns of streams and commits that stand still, for every partition and again and
+        # again; during an outage they have to. Readiness and the lag tell it instead.
+        stream_processing_timeout=MAX_POLL_INTERVAL,
+        broker_commit_livelock_soft_timeout=MAX_POLL_INTERVAL,
         consumer_auto_offset_reset="earliest",
         producer_linger=0.05,
         # A full partition of dead letters may be as large as the broker takes.
@@ -71,6 +75,7 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         await app._hand_over(stopping=False)
 
     async def on_assigned(_: Any, assigned: Any, **__: Any) -> None:
+        runtime.dead_letters.assigned()
         runtime.intake.assigned(
             (tp.topic, tp.partition) for tp in assigned if tp.topic == settings.input_topic
         )

@@ -21,7 +21,7 @@ OWN = {
     "explain": ("streamapp.cli.explain", "Tell what messages would lead to, and why."),
     "send": ("streamapp.cli.send", "Send JSON lines to the input topic."),
     "dlq": ("streamapp.cli.dlq", "Look at dead letters."),
-    "sagas": ("streamapp.cli.sagas", "Look at sagas."),
+    "sagas": ("streamapp.cli.sagas", "Look at sagas, try a stuck one again."),
     "circuits": ("streamapp.cli.circuits", "Look at a worker's circuits."),
 }
 FAUST = {

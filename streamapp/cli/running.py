@@ -11,7 +11,7 @@ import click
 import orjson
 
 from streamapp.settings import Settings, SettingsError, load
-from streamapp.storage.connection import create_pool
+from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.queries import Queries
 
@@ -53,10 +53,15 @@ def run(call: Coroutine[Any, Any, T]) -> T:
 
 async def query(settings: Settings, ask: Callable[[Queries], Awaitable[T]]) -> T:
     """Ask the database. Raises ``Failed`` when it cannot be reached."""
+    return await with_pool(settings, lambda pool: ask(Queries(pool)))
+
+
+async def with_pool(settings: Settings, work: Callable[[Pool], Awaitable[T]]) -> T:
+    """Work with the database. Raises ``Failed`` when it cannot be reached."""
     try:
         pool = await create_pool(settings)
         try:
-            return await ask(Queries(pool))
+            return await work(pool)
         finally:
             pool.terminate()
     except _DATABASE as error:

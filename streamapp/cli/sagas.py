@@ -1,4 +1,4 @@
-"""``streamapp sagas``: what the journal knows."""
+"""``streamapp sagas``: what the journal knows, and trying a stuck one again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from streamapp.cli.running import (
     print_table,
     query,
     run,
+    with_pool,
 )
 from streamapp.saga.model import SagaStatus
+from streamapp.settings import Settings
+from streamapp.storage.connection import Pool
+from streamapp.storage.unfinished import UnfinishedSagas
 
 
 @click.group()
 def sagas() -> None:
-    """Look at sagas: what was done for a message, and where it stands."""
+    """Sagas: what was done for a message, and where it stands."""
 
 
 @sagas.command("list")
@@ -53,3 +57,25 @@ def show(processing_id: str, as_json: bool) -> None:
     print_fields(saga)
     columns = ("run", "ordinal", "direction", "action", "sub_step", "status", "attempts", "error")
     print_table(columns, [[step[column] for column in columns] for step in steps])
+
+
+@sagas.command()
+@click.argument("processing_id")
+@json_option
+def resume(processing_id: str, as_json: bool) -> None:
+    """Ask the worker that owns a STUCK saga to try it again, soon and in its lead's turn."""
+    asked = run(_request_resume(load_settings(), processing_id))
+    if not asked:
+        raise Failed(f"there is no stuck saga {processing_id!r}")
+    if as_json:
+        print_json({"processing_id": processing_id, "requested": True})
+    else:
+        click.echo(f"{processing_id}: will be tried again by the worker that owns its partition")
+
+
+async def _request_resume(settings: Settings, processing_id: str) -> bool:
+    async def ask(pool: Pool) -> bool:
+        unfinished = UnfinishedSagas(pool, settings.consumer_group, settings.input_topic)
+        return await unfinished.request_resume(processing_id)
+
+    return await with_pool(settings, ask)

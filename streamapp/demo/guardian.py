@@ -14,13 +14,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 _PROGRAM = Path(__file__).with_name("guardian_process.py")
 _ANSWER_WITHIN = 30.0  # seconds
-# Signals that a child must not inherit as ignored would be reset by exec anyway; these are ours.
 DEFAULT_SIGNALS = (signal.SIGTERM,)
 
 
@@ -45,6 +45,11 @@ class Child:
     def returncode(self) -> int | None:
         """Exit code, negative for a signal's number; None while it runs."""
         return self._code
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._started.is_set() and not self._ended.is_set()
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; gives the exit code. Raises ``TimeoutError``."""
@@ -96,7 +101,7 @@ class Guardian:
         self._children: dict[str, Child] = {}
         self._writing = threading.Lock()
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-I", "-S", str(_PROGRAM)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -137,7 +142,7 @@ class Guardian:
         last. Raises ``GuardianError``.
         """
         known = self._children.get(name)
-        if known is not None and known.returncode is None and known._failure is None:
+        if known is not None and known.running:
             raise GuardianError(f"{name} runs already")
         child = Child(self, name, self.directory / f"{name}.log")
         self._children[name] = child
@@ -162,12 +167,8 @@ class Guardian:
 
     def close(self) -> None:
         """Stop all processes, the youngest first, and remove the directory. Harmless twice."""
-        with self._writing:
-            if not self._in.closed:
-                try:
-                    self._in.close()
-                except BrokenPipeError:
-                    pass
+        with self._writing, suppress(BrokenPipeError):
+            self._in.close()
         self._process.wait()
         self._reader.join()
         self._out.close()
@@ -196,5 +197,5 @@ class Guardian:
             answer = json.loads(line)
             self._children[answer["name"]]._answer(answer)
         for child in list(self._children.values()):
-            if child.returncode is None and child._failure is None:
+            if not child._ended.is_set():
                 child._answer({"failed": "the guardian process is gone"})

@@ -4,7 +4,7 @@ Run as a file, with nothing but the standard library, so that it is up in a few 
 It reads one JSON command a line from standard input and answers on standard output; when
 standard input ends, because the parent closed it or died of whatever, every process that it
 started is stopped, the youngest first, and the scratch directory is removed. Being the parent of
-these processes, it never signals a process id that the system has given to somebody else.
+these processes, it knows when a process id is no longer theirs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Process:
         if command["uid"] is not None:
             identity = {"user": command["uid"], "group": command["gid"], "extra_groups": []}
         with Path(command["log"]).open("ab") as log:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603
                 command["arguments"],
                 env=command["environment"],
                 cwd=command["directory"],
@@ -45,9 +45,13 @@ class Process:
                 **identity,
             )
         self.pid = self._popen.pid
+        self._ended = threading.Event()
 
-    def wait(self) -> int:
-        return self._popen.wait()
+    def reap(self) -> int:
+        """Wait for its end, in the one thread that does."""
+        code = self._popen.wait()
+        self._ended.set()
+        return code
 
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
@@ -56,10 +60,9 @@ class Process:
         """Signal until it has ended, harder each time."""
         for number in self._signals:
             self.signal(number)
-            with suppress(subprocess.TimeoutExpired):
-                self._popen.wait(polite)
+            if self._ended.wait(polite):
                 return
-        self._popen.wait()
+        self._ended.wait()
 
 
 class Keeper:
@@ -79,7 +82,7 @@ class Keeper:
         if command["do"] == "start":
             self._start(command)
             return
-        for process in self._processes:
+        for process in list(self._processes):
             if process.name != command["name"]:
                 continue
             if command["do"] == "signal":
@@ -99,7 +102,7 @@ class Keeper:
         threading.Thread(target=self._report, args=(process,), daemon=True).start()
 
     def _report(self, process: Process) -> None:
-        code = process.wait()
+        code = process.reap()
         self._processes.remove(process)
         self.tell(name=process.name, exited=code)
 
@@ -110,9 +113,10 @@ class Keeper:
 
 def main() -> None:
     """Serve the parent until it is gone."""
-    # Ctrl-C and the like are for the parent; its end is what counts here.
+    # Ctrl-C and the like are for the parent; its end is what counts here. Not SIG_IGN: the
+    # processes that are started would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
     directory = Path(tempfile.mkdtemp(prefix="streamapp-"))
     if os.geteuid() == 0:
         # A process of another user must be able to reach its own directory in here.

@@ -75,7 +75,7 @@ class EmbeddedPostgres:
     @property
     def pid(self) -> int | None:
         """Process id of the running server."""
-        return self._server.pid if self._server and self._server.returncode is None else None
+        return self._server.pid if self._server and self._server.running else None
 
     def start(self) -> str:
         """Start the server and wait until it takes connections; gives the DSN.
@@ -164,7 +164,7 @@ class EmbeddedPostgres:
         )
         status = self._data / "postmaster.pid"
         deadline = time.monotonic() + _START_WITHIN
-        while server.returncode is None:
+        while server.running:
             if _ready(status, server.pid):
                 self._server, self._port = server, port
                 return

@@ -193,4 +193,4 @@ class Fenced(Exception):
 
 
 class WriteRefused(Exception):
-    """The database refused this write for its content (SQLSTATE class 22 or 23)."""
+    """The content of this write cannot be stored, however often it is tried."""

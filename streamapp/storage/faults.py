@@ -19,7 +19,9 @@ class Fault(Enum):
 # 40: transaction rollback (serialisation, deadlock), 55P03: lock timeout, 57014: statement
 # timeout. Repeating helps, but the write should not hold up its neighbours meanwhile.
 _LOCK_STATES = ("40", "55P03", "57014")
-_ROW_CLASSES = ("22", "23")
+# 22: data exception, 23: constraint violation, 54: program limit, met by a value that is too
+# large for an index or for jsonb. It would be refused for ever, and hold up everything with it.
+_ROW_CLASSES = ("22", "23", "54")
 
 # asyncpg.InternalClientError was seen when a server vanished in the middle of a reply.
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
@@ -35,13 +37,12 @@ DATABASE_ERRORS: tuple[type[BaseException], ...] = (*CONNECTION_ERRORS, asyncpg.
 def fault_of(error: BaseException) -> Fault | None:
     """Classify an error; None for one that is no database's (a defect of ours).
 
-    Only classes 22 and 23 are a row's fault. All other states count as an outage, also those
+    Only classes 22, 23 and 54 are a row's fault. All other states count as an outage, also those
     of class 42 (a missing table or right): waiting loses nothing and shows in readiness, while
     failing messages for it would blame them for an operator's work.
     """
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        return Fault.ROW  # asyncpg could not encode a value: what class 22 is on the server
     if isinstance(error, asyncpg.PostgresError):
+        # What asyncpg itself could not encode has SQLSTATE 22000.
         state = error.sqlstate or ""
         if state.startswith(_ROW_CLASSES):
             return Fault.ROW

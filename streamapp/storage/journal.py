@@ -280,6 +280,9 @@ class _Queue:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        for entry in self.entries:
+            entry.future.cancel()
+        self.entries.clear()
         self._disconnect()
 
     async def _run(self) -> None:
@@ -316,22 +319,25 @@ class _Queue:
                 )
             except Exception as error:
                 fault = fault_of(error)
-                if fault is None:
-                    self._disconnect()
-                    raise
-                if fault is Fault.ROW:
-                    await self._refused(entries, error)
-                    return
-                if fault is Fault.LOCK and self._skip_locked:
-                    for entry in entries:
-                        self._journal._apart.put(entry)
-                    return
                 if fault is Fault.OUTAGE:
                     self._disconnect()
                     self._journal._on_outage(error)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, MAX_BACKOFF)
-                continue
+                    await asyncio.sleep(backoff)
+                    backoff = min(backoff * 2, MAX_BACKOFF)
+                    continue
+                if fault is Fault.LOCK:
+                    # To the end of those apart: a lock may last for hours, and the writes behind
+                    # this one need not wait for it.
+                    for entry in entries:
+                        self._journal._apart.put(entry)
+                    if not self._skip_locked:
+                        await asyncio.sleep(FIRST_BACKOFF)
+                    return
+                if fault is None:
+                    # A defect in making the statements, set off by what some write holds.
+                    self._disconnect()
+                await self._refused(entries, error)
+                return
             self._journal._on_outage(None)
             for entry in apart:
                 self._journal._apart.put(entry)
@@ -339,13 +345,14 @@ class _Queue:
             return
 
     async def _refused(self, entries: list[_Entry], error: Exception) -> None:
-        """Find the row that the database refused: it alone fails."""
+        """Find the write whose content is at fault: it alone fails."""
         if len(entries) == 1:
-            state = getattr(error, "sqlstate", "")
+            state = getattr(error, "sqlstate", None)
+            what = f"SQLSTATE {state}" if state else type(error).__name__
+            refused = WriteRefused(f"the data cannot be stored ({what}): {error}")
+            refused.__cause__ = error
             if not entries[0].future.done():
-                entries[0].future.set_exception(
-                    WriteRefused(f"the database refused the data (SQLSTATE {state}): {error}")
-                )
+                entries[0].future.set_exception(refused)
             return
         middle = len(entries) // 2
         await self._commit(entries[:middle])

@@ -60,6 +60,11 @@ class DeadLetterIntake:
             if self._generation != self._closed_generation:
                 await self.commit()
 
+    def assigned(self) -> None:
+        """Partitions are ours from now on, be it under a number that was closed before: a group
+        that was deleted starts anew."""
+        self._closed_generation = None
+
     async def give_up(self) -> None:
         """The partitions are taken away: commit what is stored."""
         self._closed_generation = self._membership.generation

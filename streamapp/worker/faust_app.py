@@ -20,6 +20,9 @@ log = logging.getLogger("streamapp.worker")
 # Silence of the poll loop must never cost the membership: intake pauses for as long as the
 # database is away, and a consumer that left the group for it does not come back.
 MAX_POLL_INTERVAL = 1_000_000.0  # seconds; only this client knows of it
+# Marks of the dedup table that wait to be sent. Beyond it Faust pauses intake, and says so for
+# every record; its own 100 are reached by any burst.
+CHANGELOG_BUFFER = 5000
 
 
 class StreamWorker(faust.Worker):  # type: ignore[misc]
@@ -47,6 +50,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
     async def on_first_start(self) -> None:
         if self.before_start is not None:
             await self.before_start()
+        self.producer.buffer.max_messages = CHANGELOG_BUFFER
         await super().on_first_start()
 
     async def on_stop(self) -> None:

@@ -48,13 +48,17 @@ class Gauges:
 
     async def run(self) -> None:
         rounds = 0
+        database = self._runtime.database
         while True:
             self.refresh()
-            if rounds % SLOW == 0:
+            # While it is away, in every round: a worker without work hears of its return here.
+            if rounds % SLOW == 0 or not database.available:
                 try:
                     await self._from_database()
                 except DATABASE_ERRORS as error:
-                    self._runtime.database.report(error)
+                    database.report(error)
+                else:
+                    database.report(None)
             rounds += 1
             await asyncio.sleep(EVERY)
 

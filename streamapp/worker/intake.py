@@ -173,7 +173,11 @@ class Intake:
             }
             if await self._membership.commit(generation, offsets):
                 self._commits.update(
-                    {le: off for le, off in pending.items() if le.generation == generation}
+                    {
+                        lease: offset
+                        for lease, offset in pending.items()
+                        if lease.generation == generation and not lease.closed
+                    }
                 )
 
     async def commit_regularly(self, interval: float) -> None:

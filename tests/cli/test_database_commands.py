@@ -217,6 +217,27 @@ async def test_sagas(run: Run, database: str) -> None:
     refused(await run("sagas", "show", "nobody"), 1, "nobody")
 
 
+async def test_only_a_stuck_saga_can_be_resumed(run: Run, database: str) -> None:
+    await execute(
+        database,
+        "insert into sagas (processing_id, run, status) "
+        "values ('stuck', 0, 'STUCK'), ('done', 0, 'COMPLETED')",
+    )
+    assert (await run("sagas", "resume", "stuck", "--json")).json == {
+        "processing_id": "stuck",
+        "requested": True,
+    }
+    refused(await run("sagas", "resume", "done"), 1, "done")
+    connection = await asyncpg.connect(database)
+    try:
+        asked = await connection.fetch(
+            "select processing_id from sagas where resume_requested_at is not null"
+        )
+    finally:
+        await connection.close()
+    assert [row["processing_id"] for row in asked] == ["stuck"]
+
+
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\rb", "\x9b1m", "\u202e"])
 def test_what_moves_a_cursor_is_not_shown(text: str) -> None:
     assert all(

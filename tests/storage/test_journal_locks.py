@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -12,38 +10,11 @@ from streamapp.saga.model import Fenced, SagaState, SagaStatus
 from streamapp.saga.operations import CancelTask, RestoreLeadStatus, SetLeadStatus
 from streamapp.storage.connection import Pool
 from streamapp.storage.owners import raise_epoch
-from tests.storage.writes import claim, state_of, task, update
+from tests.storage.locks import locked, nobody_waits, waiters
+from tests.storage.writes import NOTHING, claim, counts, state_of, task, update
 from tests.support.bench import Bench, running_journal
 from tests.support.sagas import GROUP, TOPIC
 from tests.support.waiting import until, until_async
-
-
-@asynccontextmanager
-async def locked(pool: Pool, sql: str) -> AsyncIterator[None]:
-    """Hold what ``sql`` locks in a transaction of somebody else's."""
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute(sql)
-        try:
-            yield
-        finally:
-            await transaction.rollback()
-
-
-async def waiting_for_locks(pool: Pool) -> int:
-    count: int = await pool.fetchval(
-        "select count(*) from pg_stat_activity "
-        "where wait_event_type = 'Lock' and datname = current_database()"
-    )
-    return count
-
-
-async def waiters(pool: Pool, count: int) -> None:
-    async def reached() -> bool:
-        return await waiting_for_locks(pool) >= count
-
-    await until_async(reached)
 
 
 async def add_lead(pool: Pool, state: SagaState, status: str = "new") -> None:
@@ -102,11 +73,7 @@ async def test_a_lock_that_lasts_longer_than_its_limit_is_waited_for(
             )
             for _ in range(3):  # the limit was reached, and the write came again
                 await waiters(bench.pool, 1)
-
-                async def gave_up() -> bool:
-                    return await waiting_for_locks(bench.pool) == 0
-
-                await until_async(gave_up)
+                await until_async(lambda: nobody_waits(bench.pool))
             assert not write.done()
         await write
     assert await lead_status(bench.pool, state) == "seen"
@@ -169,20 +136,41 @@ async def test_a_locked_lead_is_also_waited_for_by_a_restore(bench: Bench) -> No
     assert await lead_status(bench.pool, state) == "new"
 
 
-async def test_a_fenced_write_that_waits_for_a_lock_is_refused_in_the_end(bench: Bench) -> None:
+async def test_a_write_that_waits_for_a_lock_is_refused_once_its_partition_is_lost(
+    bench: Bench, database: str
+) -> None:
     state = state_of()
     await add_lead(bench.pool, state)
-    old = bench.epoch
-    async with locked(bench.pool, lock_of(state)):
-        write = asyncio.create_task(bench.journal.write(claim(old, state, SetLeadStatus("seen"))))
+    async with (
+        running_journal(database, lock_timeout=0.05) as journal,
+        locked(bench.pool, lock_of(state)),
+    ):
+        write = asyncio.create_task(journal.write(claim(bench.epoch, state, SetLeadStatus("seen"))))
         await waiters(bench.pool, 1)
-        write_epoch = asyncio.create_task(bench.take_over())
-        await waiters(bench.pool, 2)
-        # A cancelled lane's write must not come through either, once the lock is gone.
-        write.cancel()
-    await write_epoch
-    with pytest.raises(Fenced):
-        await bench.journal.write(claim(old, state_of("p-2"), SetLeadStatus("seen")))
+        await bench.take_over()
+        with pytest.raises(Fenced):
+            await asyncio.wait_for(write, 10)
+    assert await counts(bench.pool) == NOTHING
+
+
+async def test_a_cancelled_write_that_waited_for_a_lock_is_not_made(
+    bench: Bench, database: str
+) -> None:
+    state = state_of()
+    await add_lead(bench.pool, state)
+    async with running_journal(database, lock_timeout=0.05) as journal:
+        async with locked(bench.pool, lock_of(state)):
+            write = asyncio.create_task(
+                journal.write(claim(bench.epoch, state, SetLeadStatus("seen")))
+            )
+            await waiters(bench.pool, 1)
+            write.cancel()
+            await until(lambda: journal.backlog == 0)
+            await until_async(lambda: nobody_waits(bench.pool))
+        # Through the same queue, so after whatever was left of the cancelled one.
+        await journal.write(claim(bench.epoch, state_of("p-2"), SetLeadStatus("seen")))
+    assert (await counts(bench.pool))["sagas"] == 1
+    assert await lead_status(bench.pool, state) == "new"
 
 
 async def test_the_next_owner_waits_for_a_transaction_under_way(

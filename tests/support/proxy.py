@@ -29,6 +29,7 @@ class Proxy:
         self._links: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = False
+        self.refuse_after_loss = False  # the database stays away after a lost COMMIT
         self.at_commit = AtCommit.FORWARD
         self.refused = 0  # connections turned away
         self.lost = 0  # COMMITs whose outcome the client was not told
@@ -98,7 +99,7 @@ class Proxy:
                 if self.at_commit is not AtCommit.FORWARD and b"COMMIT;\0" in data:
                     at_commit, self.at_commit = self.at_commit, AtCommit.FORWARD
                     if at_commit is AtCommit.LOSE_REQUEST:
-                        self.lost += 1
+                        self._lose()
                         break
                     lose_reply.set()
                 server.write(data)
@@ -116,11 +117,16 @@ class Proxy:
             while data := await source.read(_CHUNK):
                 if lose_reply.is_set():
                     assert b"COMMIT\0" in data, "the server did not commit"
-                    self.lost += 1
+                    self._lose()
                     break
                 client.write(data)
                 await client.drain()
         self._break(client)
+
+    def _lose(self) -> None:
+        self.lost += 1
+        if self.refuse_after_loss:
+            self._refusing = True
 
     def _break(self, client: asyncio.StreamWriter) -> None:
         client.transport.abort()

@@ -19,7 +19,9 @@ async def settled() -> None:
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.001)
 
 

@@ -1,0 +1,129 @@
+"""Gauges: figures that are looked up, also while parts of the worker are away."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streamapp.observability.metrics import Metrics, new_registry
+from streamapp.storage.health import DatabaseHealth
+from streamapp.worker import gauges as module
+from streamapp.worker.gauges import Gauges
+from streamapp.worker.ledger import Ledger
+from streamapp.worker.producer import BrokerHealth
+from tests.worker.fakes import eventually
+
+
+class FakeDatabase:
+    """Pool and outbox in one; ``away`` is raised while it is set."""
+
+    def __init__(self) -> None:
+        self.away: BaseException | None = None
+        self.asked = 0
+
+    async def backlog(self) -> int:
+        self.asked += 1
+        if self.away is not None:
+            raise self.away
+        return 4
+
+    async def fetch(self, query: str) -> list[dict[str, Any]]:
+        return [
+            {"reason": "invalid_payload", "n": 3, "oldest": 500.0},
+            {"reason": "circuit_open", "n": 1, "oldest": 400.0},
+        ]
+
+    async def fetchrow(self, query: str, group: str) -> dict[str, int]:
+        return {"parked": 2, "given_up": 1}
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.metrics = Metrics(new_registry())
+        self.database, self.health = FakeDatabase(), DatabaseHealth()
+        self.leases: dict[tuple[str, int], Any] = {}
+        self.highwaters: dict[tuple[str, int], int] = {}
+        runtime: Any = SimpleNamespace(
+            metrics=self.metrics,
+            lanes=range(3),
+            database=self.health,
+            broker=BrokerHealth(),
+            membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
+            intake=SimpleNamespace(leases=self.leases),
+            pool=self.database,
+            settings=SimpleNamespace(consumer_group="group"),
+        )
+        pipeline: Any = SimpleNamespace(active=5)
+        self.gauges = Gauges(runtime, pipeline, self.database)  # type: ignore[arg-type]
+
+    def lease(self, partition: int, *offsets: int) -> Ledger:
+        ledger = Ledger()
+        for offset in offsets:
+            ledger.add(offset)
+        self.leases["ai-results", partition] = SimpleNamespace(ledger=ledger)
+        return ledger
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"streamapp_{name}", labels)
+
+    def lag(self, partition: int) -> float | None:
+        return self.value("consumer_lag", topic="ai-results", partition=str(partition))
+
+
+def test_what_costs_nothing() -> None:
+    bench = Bench()
+    bench.health.report(ConnectionResetError())
+    bench.gauges.refresh()
+    assert bench.value("in_flight_messages") == 5
+    assert bench.value("lanes_active") == 3
+    assert bench.value("outage", dependency="database") == 1
+    assert bench.value("outage", dependency="broker") == 0
+
+
+def test_lag_counts_what_is_not_acknowledged() -> None:
+    bench = Bench()
+    ledger = bench.lease(0, 10, 11)
+    bench.lease(1)
+    bench.highwaters["ai-results", 0] = 15
+    bench.highwaters["ai-results", 1] = 7
+    bench.gauges.refresh()
+    assert bench.lag(0) == 5
+    assert bench.lag(1) is None, "nothing of it was taken in yet"
+    ledger.finish(11)
+    bench.gauges.refresh()
+    assert bench.lag(0) == 5
+    ledger.finish(10)
+    bench.gauges.refresh()
+    assert bench.lag(0) == 3
+    bench.leases.clear()
+    bench.gauges.refresh()
+    assert bench.lag(0) is None, "its next owner tells it from now on"
+
+
+async def test_what_the_database_tells_and_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(module, "SLOW", 1_000_000)
+    bench = Bench()
+    running = asyncio.create_task(bench.gauges.run())
+    await eventually(lambda: bench.value("outbox_backlog") == 4)
+    assert bench.value("dlq_unresolved", reason="invalid_payload") == 3
+    assert bench.value("dlq_oldest_unresolved_timestamp_seconds") == 400
+    assert bench.value("sagas_stuck", level="parked") == 2
+    assert bench.value("sagas_stuck", level="given_up") == 1
+    bench.database.away = ConnectionRefusedError()
+    bench.health.report(bench.database.away)
+    asked = bench.database.asked
+    await eventually(lambda: bench.database.asked > asked + 2)
+    assert not bench.health.available
+    bench.database.away = None
+    await eventually(lambda: bench.health.available)
+    asked = bench.database.asked
+    await asyncio.sleep(0)
+    assert bench.database.asked == asked, "not in every round"
+    assert not running.done()
+    running.cancel()

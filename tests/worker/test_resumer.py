@@ -1,0 +1,280 @@
+"""The resumer: stuck sagas and orphans are taken up once, by their owner, in their lead's lane."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from streamapp.saga.model import Fenced, SagaStatus
+from streamapp.storage import health
+from streamapp.storage.health import DatabaseHealth
+from streamapp.worker.ownership import PartitionLease
+from streamapp.worker.resumer import LIMIT, Resumer
+from tests.worker.fakes import eventually, settled
+from tests.worker.intake_bench import Bench as IntakeBench
+
+STUCK, RUNNING = SagaStatus.STUCK, SagaStatus.RUNNING
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "FIRST_BACKOFF", 0.0)
+    monkeypatch.setattr(health, "MAX_BACKOFF", 0.0)
+
+
+class Bench:
+    """A resumer on a real intake; the table of sagas is a dict."""
+
+    def __init__(self) -> None:
+        self.worker = IntakeBench()
+        self.sagas: dict[str, tuple[SagaStatus, int, bytes]] = {}  # status, partition, key
+        self.calls: list[tuple[str, str, int, bool | None]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.away: BaseException | None = None
+        self.asked: list[tuple[str, Any]] = []
+        self.orphaned = 0
+        self.health = DatabaseHealth()
+        self.resumer = Resumer(
+            sagas=self,  # type: ignore[arg-type]
+            journal=self,  # type: ignore[arg-type]
+            unfinished=self,  # type: ignore[arg-type]
+            intake=self.worker.intake,
+            health=self.health,
+            interval=0.0,
+            on_orphan=self._count,
+        )
+
+    def _count(self) -> None:
+        self.orphaned += 1
+
+    async def own(self, *partitions: int, committed: int | None = 100) -> None:
+        """Own partitions, whose committed offset was that when they were assigned."""
+        self.worker.intake.assigned([("ai-results", number) for number in partitions])
+        await eventually(lambda: len(self.worker.intake.epochs()) == len(partitions))
+        for lease in self.worker.intake.leases.values():
+            lease.committed = committed
+
+    def lease(self, partition: int = 0) -> PartitionLease:
+        return self.worker.intake.leases["ai-results", partition]
+
+    # The journal, the executor and the look-ups
+
+    async def load(self, processing_id: str) -> Any:
+        await asyncio.sleep(0)
+        if self.away is not None:
+            raise self.away
+        if processing_id not in self.sagas:
+            return None
+        message = SimpleNamespace(processing_id=processing_id)
+        return SimpleNamespace(message=message, status=self.sagas[processing_id][0])
+
+    async def resume(self, saga: Any, epoch: int, parking: Any) -> None:
+        await self._work("resume", saga, epoch, None)
+
+    async def run(self, saga: Any, epoch: int, parking: Any, *, claim: bool) -> None:
+        await self._work("run", saga, epoch, claim)
+
+    async def _work(self, what: str, saga: Any, epoch: int, claim: bool | None) -> None:
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.calls.append((what, saga.message.processing_id, epoch, claim))
+        del self.sagas[saga.message.processing_id]
+
+    async def stuck(self, partitions: list[int], limit: int) -> list[tuple[str, int, bytes]]:
+        self.asked.append(("stuck", sorted(partitions)))
+        return self._of(partitions, limit, STUCK)
+
+    async def orphans(
+        self, committed: Mapping[int, int], limit: int
+    ) -> list[tuple[str, int, bytes]]:
+        self.asked.append(("orphans", dict(committed)))
+        return self._of(committed, limit, RUNNING, SagaStatus.COMPENSATING)
+
+    def _of(
+        self, partitions: Any, limit: int, *statuses: SagaStatus
+    ) -> list[tuple[str, int, bytes]]:
+        assert limit == LIMIT
+        return [
+            (name, partition, key)
+            for name, (status, partition, key) in self.sagas.items()
+            if status in statuses and partition in partitions
+        ]
+
+
+async def test_who_owns_nothing_asks_nothing() -> None:
+    bench = Bench()
+    await bench.resumer.look()
+    assert bench.asked == []
+
+
+async def test_only_partitions_that_are_owned_and_confirmed_are_asked_for() -> None:
+    bench = Bench()
+    await bench.own(0, 3)
+    bench.lease(0).refuse(bench.lease(0).granted)
+    bench.lease(3).committed = None
+    await bench.resumer.look()
+    assert bench.asked == [("stuck", [3]), ("orphans", {})]
+    bench.lease(3).committed = 17
+    await bench.resumer.look()
+    assert bench.asked[2:] == [("stuck", [3]), ("orphans", {3: 17})]
+
+
+async def test_a_stuck_saga_is_resumed_under_the_epoch_of_its_partition() -> None:
+    bench = Bench()
+    await bench.own(0, 1)
+    bench.sagas = {"p-1": (STUCK, 1, b"lead")}
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.calls == [("resume", "p-1", 1, None)]
+    assert bench.orphaned == 0
+
+
+@pytest.mark.parametrize("status", [RUNNING, SagaStatus.COMPENSATING])
+async def test_an_orphan_goes_on_and_is_told(status: SagaStatus) -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (status, 0, b"lead")}
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.calls == [("run", "p-1", 1, False)]
+    assert bench.orphaned == 1
+
+
+async def test_a_saga_is_taken_up_once_while_it_is_worked_on() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.gate.clear()
+    bench.sagas = {"p-1": (STUCK, 0, b"a"), "p-2": (RUNNING, 0, b"b")}
+    for _ in range(3):
+        await bench.resumer.look()
+        await settled()
+    assert bench.orphaned == 1
+    bench.gate.set()
+    await bench.worker.idle()
+    assert sorted(bench.calls) == [("resume", "p-1", 1, None), ("run", "p-2", 1, False)]
+    bench.sagas = {"p-1": (STUCK, 0, b"a")}
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert len(bench.calls) == 3, "due again, later"
+
+
+async def test_it_waits_for_its_turn_in_the_lane_of_its_lead() -> None:
+    bench = Bench()
+    await bench.own(0)
+    gate = bench.worker.pipeline.gates[0]
+    await bench.worker.accept(0, key=b"lead")
+    bench.sagas = {"p-1": (STUCK, 0, b"lead"), "p-2": (STUCK, 0, b"other")}
+    await bench.resumer.look()
+    await eventually(lambda: bench.calls)
+    await settled()
+    assert [call[1] for call in bench.calls] == ["p-2"]
+    gate.set()
+    await bench.worker.idle()
+    assert [call[1] for call in bench.calls] == ["p-2", "p-1"]
+
+
+async def test_what_ended_meanwhile_is_left_alone() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"gone": (STUCK, 0, b"a"), "ended": (STUCK, 0, b"b")}
+    await bench.resumer.look()
+    del bench.sagas["gone"]
+    bench.sagas["ended"] = (SagaStatus.COMPENSATED, 0, b"b")
+    await bench.worker.idle()
+    assert bench.calls == []
+    assert not bench.worker.errors
+
+
+async def test_a_fenced_saga_is_taken_up_by_the_next_look() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    bench.error = Fenced("refused", 1)
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.lease().granted is None, "the epoch is raised anew"
+    assert not bench.worker.errors
+    bench.error = None
+    await bench.lease().epoch()
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.calls == [("resume", "p-1", 2, None)]
+
+
+async def test_a_defect_is_reported_and_the_saga_taken_up_again() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    bench.error = RuntimeError("a defect")
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.worker.errors == [bench.error]
+    bench.error = None
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert len(bench.calls) == 1
+
+
+async def test_one_that_was_dropped_before_its_turn_is_taken_up_by_the_next_owner() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.worker.pipeline.free = False
+    await bench.worker.accept(0, key=b"lead")
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    await bench.resumer.look()
+    await bench.worker.intake.give_up(0)
+    await bench.worker.idle()
+    assert bench.calls == []
+    bench.worker.membership.generation = 2
+    await bench.own(0)
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.calls == [("resume", "p-1", 2, None)]
+
+
+async def test_a_partition_given_up_during_the_look_is_not_written_for() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    look = bench.stuck
+
+    async def given_up(partitions: list[int], limit: int) -> list[tuple[str, int, bytes]]:
+        found = await look(partitions, limit)
+        await bench.worker.intake.give_up(0)
+        return found
+
+    bench.stuck = given_up  # type: ignore[method-assign]
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.calls == []
+    assert not bench.worker.errors
+
+
+async def test_a_database_outage_ends_nothing() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    look, failures = bench.stuck, [ConnectionResetError(), ConnectionRefusedError()]
+
+    async def away(partitions: list[int], limit: int) -> list[tuple[str, int, bytes]]:
+        if failures:
+            raise failures.pop()
+        return await look(partitions, limit)
+
+    bench.stuck = away  # type: ignore[method-assign]
+    bench.away = ConnectionResetError()
+    running = asyncio.create_task(bench.resumer.run())
+    await eventually(lambda: len(bench.worker.lanes))
+    assert not bench.health.available
+    bench.away = None
+    await eventually(lambda: bench.calls)
+    assert bench.health.available
+    assert not running.done()
+    running.cancel()
