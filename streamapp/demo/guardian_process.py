@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-POLITE = 10.0  # seconds between a stop signal and the next, harder one
+POLITE = 5.0  # seconds between a stop signal and the next, harder one
 
 
 class Process:

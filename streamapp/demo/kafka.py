@@ -6,6 +6,8 @@ does not reach it. For the demo and for fast tests only:
 - Records are in memory. A partition keeps at most 5 MiB and at most 100,000 batches, and drops
   the oldest batches beyond, read or not; librdkafka has no way to raise either. (That is about
   5,000 records of 1 kB, sent singly; time and compaction delete nothing.)
+- A consumer group is for one member at a time: a member whose SyncGroup comes after the leader's
+  is refused as invalid. Rebalances need Apache Kafka.
 - There is one broker, without CreateTopics, ACLs and the settings of topics. A topic that a
   client merely asks for is created, with 4 partitions: create each one first.
 """

@@ -14,7 +14,7 @@ from streamapp.pipeline.messages import RESULT
 
 MINIMUM = 20  # of a sample that has every kind in it
 
-_BUSINESSES = {"business-1": "tenant-1", "business-2": "tenant-1", "business-3": "tenant-2"}
+BUSINESSES = {"business-1": "tenant-1", "business-2": "tenant-1", "business-3": "tenant-2"}
 _LEADS = 60
 _STRANGERS = 20  # leads that the CRM does not know
 _STATUSES = ("new", "contacted", "qualified", "negotiation")
@@ -124,9 +124,9 @@ def _again(original: Sample, kind: Kind) -> Sample:
 
 
 def _lead(number: int) -> Lead:
-    business = f"business-{number % len(_BUSINESSES) + 1}"
+    business = f"business-{number % len(BUSINESSES) + 1}"
     status = _STATUSES[number % len(_STATUSES)]
-    return Lead(f"lead-{number:04d}", business, _BUSINESSES[business], status)
+    return Lead(f"lead-{number:04d}", business, BUSINESSES[business], status)
 
 
 class _Maker:

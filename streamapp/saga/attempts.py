@@ -21,6 +21,7 @@ from streamapp.saga.observer import SagaObserver
 from streamapp.saga.parking import Parking, sleep
 from streamapp.saga.passage import Passage
 from streamapp.saga.retry import RetrySchedule
+from streamapp.saga.serialization import error_text
 from streamapp.services.errors import Busy, NothingThere, Rejected, Retryable
 
 CALL_WITHIN = 2.0  # seconds between the commit of STARTED and the call
@@ -95,7 +96,7 @@ class Attempts:
                 await self._start()
                 failure, finished = await self._call(permit)
             except _NoRequest as error:
-                return self._failed(Reason.HANDLER_ERROR, str(error))
+                return self._failed(Reason.HANDLER_ERROR, error_text(error))
             finally:
                 permit.cancel()  # counts only where nothing else was reported
             if finished:
@@ -187,13 +188,13 @@ class Attempts:
             output = await call(row.request, context)
         except Rejected as error:
             permit.success()  # the service works; it is the request that it refuses
-            return self._failed(Reason.STEP_REJECTED, str(error)), True
+            return self._failed(Reason.STEP_REJECTED, error_text(error)), True
         except NothingThere as error:
             permit.success()
-            return self._nothing_there(str(error))
+            return self._nothing_there(error_text(error))
         except Busy as error:
             permit.success()
-            return self._ask_again(row, str(error), in_doubt=True)
+            return self._ask_again(row, error_text(error), in_doubt=True)
         except Retryable as error:
             permit.failure()
             return self._retry(error)
@@ -209,15 +210,16 @@ class Attempts:
 
     def _retry(self, error: Retryable) -> tuple[Failure | None, bool]:
         row = replace(self._row, in_doubt=self._row.in_doubt or error.in_doubt)
+        text = error_text(error)
         if row.attempts >= self._schedule.max_attempts:
             self._row = row
-            return self._failed(Reason.RETRIES_EXHAUSTED, str(error)), True
+            return self._failed(Reason.RETRIES_EXHAUSTED, text), True
         delay = self._schedule.delay_after(
             row.attempts, retry_after=error.retry_after, cap=self._max_wait
         )
-        self._wait(row, delay, str(error))
-        action, message = self._step.action, str(error)
-        self._passage.after(lambda: self._observer.attempt_failed(action, message))
+        self._wait(row, delay, text)
+        action = self._step.action
+        self._passage.after(lambda: self._observer.attempt_failed(action, text))
         return None, False
 
     def _ask_again(

@@ -36,6 +36,7 @@ from streamapp.saga.operations import Operation, SendMessage, SetLeadStatus
 from streamapp.saga.parking import Parking
 from streamapp.saga.passage import Passage, may_have_effect
 from streamapp.saga.retry import RetrySchedule
+from streamapp.saga.serialization import error_text
 
 _AFTER = "; after "
 
@@ -79,14 +80,7 @@ class SagaExecutor:
         ``AlreadyClaimed`` when a claim found its saga there, ``Fenced`` when the partition has
         another owner, ``WriteRefused`` when not even the claim can be stored.
         """
-        saga = _Run(self, Passage(self.journal, state, epoch, claim=claim), parking)
-        try:
-            await saga.advance()
-        except WriteRefused:
-            # Something in a transaction of several steps is at fault: find out which.
-            saga = _Run(self, saga.passage, parking, one_by_one=True)
-            saga.passage.drop_staged()
-            await saga.advance()
+        await self._bring_to_end(Passage(self.journal, state, epoch, claim=claim), parking)
 
     async def resume(self, state: SagaState, epoch: int, parking: Parking) -> None:
         """Try a STUCK saga again: what failed of its compensation begins anew."""
@@ -96,12 +90,23 @@ class SagaExecutor:
                     row, status=StepStatus.WAITING, attempts=0, circuit_wait=0.0, due_at=None
                 )
         state.stuck_retries += 1
-        saga = _Run(self, Passage(self.journal, state, epoch, claim=False), parking)
+        passage = Passage(self.journal, state, epoch, claim=False)
         # Nothing goes forward once a required step has failed, whatever parked the saga since.
-        backward = saga.required_step_failed()
-        saga.passage.stage_status(SagaStatus.COMPENSATING if backward else SagaStatus.RUNNING)
-        await saga.passage.flush()
-        await saga.advance()
+        if _required_step_failed(state):
+            passage.stage_status(SagaStatus.COMPENSATING)
+        else:
+            state.reason = state.error = None
+            passage.stage_status(SagaStatus.RUNNING)
+        await passage.flush()
+        await self._bring_to_end(passage, parking)
+
+    async def _bring_to_end(self, passage: Passage, parking: Parking) -> None:
+        try:
+            await _Run(self, passage, parking).advance()
+        except WriteRefused:
+            # Something in a transaction of several steps is at fault: find out which.
+            passage.drop_staged()
+            await _Run(self, passage, parking, one_by_one=True).advance()
 
 
 class _Run:
@@ -159,10 +164,11 @@ class _Run:
 
     async def _own(self, step: Step, executor: OwnExecutor) -> Failure | None:
         row = _own_row(step, "forward")
+        await self._settle()
         try:
             operations = executor.operations(self.passage.context(step))
         except Exception as error:
-            return self._own_failed(row, Reason.HANDLER_ERROR, repr(error))
+            return self._failed(row, Reason.HANDLER_ERROR, repr(error))
         self._stage(step, row, operations)
         action = step.action
         self.passage.after(lambda: self.observer.step_finished(action, "done", 0.0))
@@ -171,15 +177,25 @@ class _Run:
                 await self.passage.flush()
             except WriteRefused as error:
                 self.passage.drop_staged()
-                return self._own_failed(row, Reason.HANDLER_ERROR, str(error))
+                return self._failed(row, Reason.HANDLER_ERROR, error)
         return None
 
-    def _own_failed(self, row: StepRow, reason: Reason, error: str) -> Failure:
-        row = replace(row, status=StepStatus.FAILED, error=error, output=None)
+    async def _settle(self) -> None:
+        """One by one, a refused transaction must take nothing with it but its own step."""
+        if self._one_by_one:
+            await self.passage.flush()
+
+    def _failed(self, row: StepRow, reason: Reason, error: object) -> Failure:
+        """A step failed for good by a defect, or by what it wants to store."""
+        text = error_text(error)
+        row = replace(row, status=StepStatus.FAILED, error=text, output=None)
         self.passage.stage(row)
-        action = self.state.plan.steps[row.ordinal].action
-        self.passage.after(lambda: self.observer.step_finished(action, "failed", 0.0))
-        return Failure(reason, error, row)
+        action, direction = self.state.plan.steps[row.ordinal].action, row.direction
+        if direction == "forward":
+            self.passage.after(lambda: self.observer.step_finished(action, "failed", 0.0))
+        else:
+            self.passage.after(lambda: self.observer.compensation_finished(action, "failed"))
+        return Failure(reason, text, row)
 
     def _stage(self, step: Step, row: StepRow, operations: Sequence[Operation]) -> None:
         rows: list[Operation] = []
@@ -233,7 +249,17 @@ class _Run:
             parking=self.parking,
             observer=self.observer,
         )
-        return await attempts.carry_out()
+        failure = await attempts.carry_out()
+        if failure is None:
+            try:
+                await self._settle()
+            except WriteRefused as error:
+                # The effect is there, but its answer cannot be kept, so nobody can rely on it.
+                self.passage.drop_staged()
+                row = self.passage.row(step, direction)
+                assert row is not None
+                return self._failed(replace(row, in_doubt=True), Reason.HANDLER_ERROR, error)
+        return failure
 
     def _record_failed_action(self, step: Step, failure: Failure) -> None:
         """A best-effort action failed: it alone is dead-lettered, in the commit of its FAILED."""
@@ -293,13 +319,14 @@ class _Run:
 
     async def _undo_own(self, step: Step, executor: OwnExecutor) -> Failure | None:
         row = _own_row(step, "compensate")
+        await self._settle()
         forward = self.passage.row(step)
         try:
             operations = executor.compensation(
                 self.passage.context(step), (forward and forward.output) or {}
             )
         except Exception as error:
-            return self._own_failed(row, Reason.COMPENSATION_STUCK, repr(error))
+            return self._failed(row, Reason.COMPENSATION_STUCK, repr(error))
         self._stage(step, row, operations)
         action = step.action
         self.passage.after(lambda: self.observer.compensation_finished(action, "done"))
@@ -308,16 +335,8 @@ class _Run:
                 await self.passage.flush()
             except WriteRefused as error:
                 self.passage.drop_staged()
-                return self._own_failed(row, Reason.COMPENSATION_STUCK, str(error))
+                return self._failed(row, Reason.COMPENSATION_STUCK, error)
         return None
-
-    def required_step_failed(self) -> bool:
-        return any(
-            direction == "forward"
-            and row.status is StepStatus.FAILED
-            and self.state.plan.steps[ordinal].required
-            for (ordinal, direction), row in self.state.steps.items()
-        )
 
     async def _park(self, reason: Reason, error: str) -> None:
         """STUCK: an end for the record, so that the lead's later messages go on."""
@@ -361,4 +380,13 @@ def _own_row(step: Step, direction: Direction) -> StepRow:
         attempts=1,
         first_attempt_at=now,
         last_attempt_at=now,
+    )
+
+
+def _required_step_failed(state: SagaState) -> bool:
+    return any(
+        direction == "forward"
+        and row.status is StepStatus.FAILED
+        and state.plan.steps[ordinal].required
+        for (ordinal, direction), row in state.steps.items()
     )

@@ -1,10 +1,12 @@
-"""A plan as the JSON that is stored with its saga."""
+"""What is stored with a saga: its plan as JSON, and error texts in a form that can be stored."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from streamapp.saga.model import PLAN_VERSION, Plan, Step
+
+MAX_ERROR = 2000  # characters
 
 
 class UnknownPlanVersion(Exception):
@@ -52,3 +54,8 @@ def plan_from_json(stored: dict[str, Any]) -> Plan:
         reply=stored["reply"],
         version=version,
     )
+
+
+def error_text(error: object) -> str:
+    """The text of an error as PostgreSQL can hold it, bounded: it may come from anywhere."""
+    return str(error).replace("\0", "?")[:MAX_ERROR].encode(errors="replace").decode()

@@ -6,6 +6,7 @@ for a crash; each override says which of these it answers.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,6 +24,7 @@ MAX_POLL_INTERVAL = 1_000_000.0  # seconds; only this client knows of it
 # Marks of the dedup table that wait to be sent. Beyond it Faust pauses intake, and says so for
 # every record; its own 100 are reached by any burst.
 CHANGELOG_BUFFER = 5000
+FLUSH_TIMEOUT = 2.0  # seconds that a hand-over waits for the broker to take the last marks
 
 
 class StreamWorker(faust.Worker):  # type: ignore[misc]
@@ -93,3 +95,13 @@ class StreamApp(faust.App):  # type: ignore[misc]
                 # Raising here would end the app in the middle of a rebalance; what was not
                 # handed over is redelivered.
                 log.exception("handing the partitions over failed")
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Marks of the drain that are acknowledged after their table was closed would open it
+        again."""
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self._producer_flush(log)
+        except Exception as error:
+            log.info("marks are left to be sent: %r", error)

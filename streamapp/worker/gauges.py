@@ -21,15 +21,15 @@ class Gauges:
 
     def __init__(self, runtime: Runtime, pipeline: Pipeline, outbox: Outbox) -> None:
         self._runtime = runtime
-        self._pipeline = pipeline
         self._outbox = outbox
         self._partitions: set[tuple[str, int]] = set()
+        # Asked when they are read: what is in flight has to add up with the counters.
+        runtime.metrics.in_flight.set_function(lambda: pipeline.active)
+        runtime.metrics.lanes.set_function(lambda: len(runtime.lanes))
 
     def refresh(self) -> None:
-        """Those that cost nothing; also called before ``/metrics`` is rendered."""
+        """Those that cost nothing."""
         runtime, metrics = self._runtime, self._runtime.metrics
-        metrics.in_flight.set(self._pipeline.active)
-        metrics.lanes.set(len(runtime.lanes))
         metrics.reachable("database", runtime.database.available)
         metrics.reachable("broker", runtime.broker.available)
         self._lag()

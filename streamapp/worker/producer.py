@@ -36,6 +36,7 @@ LINGER = 5  # milliseconds
 FIRST_BACKOFF = 0.1  # seconds
 MAX_BACKOFF = 2.0
 SAY_EVERY = 60.0
+SILENCE = 5.0  # seconds without an acknowledgement after which the broker counts as away
 
 
 class BrokerHealth:
@@ -93,6 +94,19 @@ class Producer:
         return future
 
 
+async def acknowledged(future: asyncio.Future[object], broker: BrokerHealth) -> None:
+    """Wait until a record is acknowledged, and tell when the broker is silent.
+
+    An idempotent producer repeats for ever, so that an outage shows in nothing else. Raises
+    what the broker refused the record with.
+    """
+    while not future.done():
+        await asyncio.wait({future}, timeout=SILENCE)
+        if not future.done():
+            broker.report(TimeoutError(f"no acknowledgement for {SILENCE:g} s"))
+    future.result()
+
+
 class DeadLetterProducer:
     """Implements ``pipeline.ports.DeadLetterSink``: the topic, and where that refuses, the table.
 
@@ -119,7 +133,8 @@ class DeadLetterProducer:
         backoff = FIRST_BACKOFF
         while True:
             try:
-                await (await self._producer.send(self._topic, record.key, record.value, headers))
+                future = await self._producer.send(self._topic, record.key, record.value, headers)
+                await acknowledged(future, self._broker)
             except TOO_LARGE as error:
                 if headers == without_stacktrace(headers):
                     log.warning("dead letter is too large for the topic: %s", error)

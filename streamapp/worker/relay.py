@@ -18,6 +18,7 @@ from streamapp.worker.producer import (
     BrokerHealth,
     DeadLetterProducer,
     Producer,
+    acknowledged,
 )
 
 log = logging.getLogger("streamapp.outbox")
@@ -121,7 +122,7 @@ class OutboxRelay:
             sent.append((row, future))
         for row, future in sent:
             try:
-                await future
+                await acknowledged(future, self._broker)
             except DEFINITE as error:
                 await self._refuse(row, error, published, refused)
             except KafkaError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -127,7 +128,9 @@ def test_the_youngest_is_stopped_first(tmp_path: Path) -> None:
     assert witness.read_text() == "in order"
 
 
-def test_one_that_ignores_its_signal_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_one_that_ignores_its_signal_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(guardian_process, "POLITE", 0.1)
     answers: list[dict[str, object]] = []
     keeper = guardian_process.Keeper()
@@ -162,3 +165,4 @@ def test_a_lost_guardian_is_told(own: Guardian) -> None:
         assert not child.running
     finally:
         psutil.Process(child.pid).kill()
+        shutil.rmtree(own.directory)

@@ -14,6 +14,7 @@ from streamapp.saga.operations import (
     CancelTask,
     InsertActivity,
     Operation,
+    Priority,
     RaisePriority,
     RestoreLeadStatus,
     SetLeadStatus,
@@ -212,14 +213,13 @@ async def test_two_raises_in_one_write_give_the_higher(bench: Bench, state: Saga
 
 async def test_raises_of_several_sagas_in_a_batch_keep_to_their_own(bench: Bench) -> None:
     states = [state_of(f"p-{n}") for n in range(3)]
+    priorities: tuple[Priority, ...] = ("low", "high", "critical")
     await asyncio.gather(
         *(
             bench.journal.write(
                 claim(bench.epoch, state, task(f"t{n}"), RaisePriority(priority, 60.0))
             )
-            for n, (state, priority) in enumerate(
-                zip(states, ("low", "high", "critical"), strict=True)
-            )
+            for n, (state, priority) in enumerate(zip(states, priorities, strict=True))
         )
     )
     found = [(await task_row(bench, f"t{n}"))["priority"] for n in range(3)]

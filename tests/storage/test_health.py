@@ -8,8 +8,8 @@ import logging
 import asyncpg
 import pytest
 
-from streamapp.storage import health as module
 from streamapp.storage.health import SAY_EVERY, DatabaseHealth
+from tests.support.waiting import until
 
 
 class Clock:
@@ -103,7 +103,7 @@ async def test_insisting_waits_longer_each_time_up_to_a_bound(
             raise errors.pop(0)
         return "answer"
 
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     assert await health.insist(call) == "answer"
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert health.available
@@ -126,8 +126,7 @@ async def test_insisting_can_be_cancelled(health: DatabaseHealth) -> None:
         raise OSError
 
     waits = asyncio.create_task(health.insist(call))
-    while health.available:
-        await asyncio.sleep(0)
+    await until(lambda: not health.available)
     waits.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waits

@@ -28,7 +28,6 @@ from tests.storage.writes import (
 from tests.support.bench import Bench, running_journal
 from tests.support.sagas import GROUP, TOPIC
 
-
 # Claims
 
 

@@ -120,9 +120,9 @@ def saga(
 
 
 class OwnSteps(OwnExecutor):
-    """A task each. Params: ``description`` of the task, ``lead_status`` to set, ``reply`` to
-    send, ``raises`` (going forward) and ``undo_raises``; ``undo_description`` is written into
-    an activity by the compensation."""
+    """A task each. Params: ``lead_status`` to set, ``reply`` to send, ``raises`` for a defect and
+    ``refused`` for a row that the database refuses; ``undo_raises`` and ``undo_refused`` are the
+    same for the compensation."""
 
     name = "own"
 
@@ -139,7 +139,7 @@ class OwnSteps(OwnExecutor):
                 task_id=task_id(context.message.processing_id, step.action, context.run),
                 task_type=step.action,
                 title=step.action,
-                description=params.get("description", ""),
+                description="\0" if params.get("refused") else "",
                 priority="normal",
                 assigned_to_type="team",
                 assigned_to_id="team",
@@ -158,8 +158,8 @@ class OwnSteps(OwnExecutor):
             raise KeyError("a defect of the compensation")
         identity = task_id(context.message.processing_id, step.action, context.run)
         found: list[Operation] = [CancelTask(identity, "undone")]
-        if "undo_description" in params:
-            found.append(InsertActivity(identity, "undone", params["undo_description"]))
+        if params.get("undo_refused"):
+            found.append(InsertActivity(identity, "undone", "\0"))
         if output.get("previous_status") is not None:
             found.append(RestoreLeadStatus(params["lead_status"], output["previous_status"]))
         return found
@@ -182,6 +182,22 @@ class Call:
     attempt: int
 
 
+Hook = Callable[[Call], Awaitable[None]]
+
+
+class HookFailed(BaseException):
+    """A hook's assertion failed. The saga under test handles every ``Exception`` of a call, and
+    would hide it."""
+
+
+async def _tell(hook: Hook | None, call: Call) -> None:
+    if hook is not None:
+        try:
+            await hook(call)
+        except AssertionError as error:
+            raise HookFailed(f"{call}: {error}") from error
+
+
 @dataclass
 class Service:
     """What happens behind the scripted executors.
@@ -197,8 +213,8 @@ class Service:
     )
     calls: list[Call] = field(default_factory=list)
     effects: set[str] = field(default_factory=set)
-    before: Callable[[Call], Awaitable[None]] | None = None
-    after: Callable[[Call], Awaitable[None]] | None = None
+    before: Hook | None = None
+    after: Hook | None = None
 
     def plan(
         self, action: str, *outcomes: dict[str, Any] | BaseException, undo: bool = False
@@ -224,8 +240,7 @@ class Service:
             context.attempt,
         )
         self.calls.append(call)
-        if self.before is not None:
-            await self.before(call)
+        await _tell(self.before, call)
         outcomes = self.script[step.action, direction]
         outcome = outcomes.popleft() if outcomes else {"made": step.action}
         arrived = not isinstance(outcome, BaseException) or getattr(outcome, "arrived", False)
@@ -234,8 +249,7 @@ class Service:
                 self.effects.add(call.key)
             else:
                 self.effects.discard(json.loads(request)["forward_key"])
-        if self.after is not None:
-            await self.after(call)
+        await _tell(self.after, call)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

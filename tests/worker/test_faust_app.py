@@ -12,7 +12,9 @@ import faust
 import pytest
 
 from streamapp.settings import load
+from streamapp.worker import faust_app
 from streamapp.worker.faust_app import StreamApp, StreamWorker
+from tests.worker.fakes import DEADLINE
 
 
 class Log(list[str]):
@@ -67,6 +69,7 @@ def app(log: Log, monkeypatch: pytest.MonkeyPatch) -> StreamApp:
         log.append(f"hand_over stopping={stopping}")
 
     app.hand_over = hand_over
+    app._producer = SimpleNamespace(flush=log.awaits("flush"), buffer=SimpleNamespace())
     app.before_start = log.awaits("before_start")
     app.after_stop = log.awaits("after_stop")
     return app
@@ -90,6 +93,7 @@ async def test_intake_ends_then_work_then_faust_then_our_connections(
         "pause_partitions",
         "clear",
         "hand_over stopping=True",
+        "flush",
         "faust on_stop",
         "after_stop",
     ]
@@ -101,7 +105,7 @@ async def test_stopping_without_an_assignment(
 ) -> None:
     app._consumer = Consumer(log, assignment)
     await app.on_stop()
-    assert log == ["hand_over stopping=True", "faust on_stop", "after_stop"]
+    assert log == ["hand_over stopping=True", "flush", "faust on_stop", "after_stop"]
 
 
 async def test_stopping_before_there_was_a_consumer(app: StreamApp, log: Log) -> None:
@@ -119,7 +123,7 @@ async def test_a_hand_over_that_fails_stops_neither_the_stop_nor_the_app(
     app.hand_over = failing
     app._consumer = Consumer(log, set())
     await app.on_stop()
-    assert log == ["faust on_stop", "after_stop"]
+    assert log == ["flush", "faust on_stop", "after_stop"]
     await app._hand_over(stopping=False)
     assert "handing the partitions over failed" in caplog.text
 
@@ -150,7 +154,22 @@ async def test_a_rebalance_while_stopping_hands_over_and_closes_nothing(
     assert app.should_stop
     await app._on_partitions_revoked({1})
     await app._on_partitions_assigned({1}, 2)
-    assert log == ["hand_over stopping=True"]
+    assert log == ["hand_over stopping=True", "flush"]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_a_broker_that_takes_no_marks_holds_no_hand_over_up(
+    app: StreamApp, log: Log, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    async def flush() -> None:
+        if broken:
+            raise RuntimeError("the producer is not running")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(faust_app, "FLUSH_TIMEOUT", 0.01)
+    app._producer.flush = flush
+    await asyncio.wait_for(app._hand_over(stopping=False), DEADLINE)
+    assert log == ["hand_over stopping=False"]
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ class Bench:
             pool=self.database,
             settings=SimpleNamespace(consumer_group="group"),
         )
-        pipeline: Any = SimpleNamespace(active=5)
-        self.gauges = Gauges(runtime, pipeline, self.database)  # type: ignore[arg-type]
+        self.pipeline: Any = SimpleNamespace(active=5)
+        self.gauges = Gauges(runtime, self.pipeline, self.database)  # type: ignore[arg-type]
 
     def lease(self, partition: int, *offsets: int) -> Ledger:
         ledger = Ledger()
@@ -79,6 +79,8 @@ def test_what_costs_nothing() -> None:
     bench.gauges.refresh()
     assert bench.value("in_flight_messages") == 5
     assert bench.value("lanes_active") == 3
+    bench.pipeline.active = 6
+    assert bench.value("in_flight_messages") == 6, "as it is now: the counters are, too"
     assert bench.value("outage", dependency="database") == 1
     assert bench.value("outage", dependency="broker") == 0
 

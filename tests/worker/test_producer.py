@@ -85,6 +85,19 @@ async def test_published_means_acknowledged_by_the_broker() -> None:
     await asyncio.wait_for(publishing, DEADLINE)
 
 
+async def test_a_silent_broker_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.001)
+    bench = Bench()
+    bench.producer.hold = lambda sent: True
+    publishing = asyncio.create_task(bench.sink.publish(letter()))
+    await eventually(lambda: not bench.broker.available)
+    assert not publishing.done()
+    assert len(bench.producer.sent) == 1, "the producer repeats by itself"
+    bench.producer.held[0].set_result(None)
+    await asyncio.wait_for(publishing, DEADLINE)
+    assert bench.broker.available
+
+
 @pytest.mark.parametrize("error", [MessageSizeTooLargeError(), RecordListTooLargeError()])
 @pytest.mark.parametrize("refuses", ["at_once", "later"])
 async def test_a_letter_too_large_loses_its_stack_trace(error: BaseException, refuses: str) -> None:

@@ -20,6 +20,7 @@ from streamapp.pipeline.outcomes import Headers, Reason, Record
 from streamapp.saga.model import OutboxRecord, Source
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.outbox import Unpublished
+from streamapp.worker import producer
 from streamapp.worker import relay as module
 from streamapp.worker.producer import BrokerHealth, DeadLetterProducer
 from streamapp.worker.relay import OutboxRelay
@@ -226,6 +227,19 @@ async def test_a_broker_outage_marks_nothing_and_is_retried(refuses: str) -> Non
     assert not bench.broker.available
     away = None
     await bench.round()
+    assert bench.outbox.published == [1, 2]
+    assert bench.broker.available
+
+
+async def test_a_silent_broker_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer, "SILENCE", 0.001)
+    bench = Bench([row(1), row(2)])
+    bench.producer.hold = lambda sent: sent[2] == b"1"
+    turn = asyncio.create_task(bench.relay.round())
+    await eventually(lambda: not bench.broker.available)
+    assert bench.outbox.published == []
+    bench.producer.held[0].set_result(None)
+    await asyncio.wait_for(turn, DEADLINE)
     assert bench.outbox.published == [1, 2]
     assert bench.broker.available
 
