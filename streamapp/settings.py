@@ -7,6 +7,7 @@ Settings come from the environment, ``STREAMAPP_`` and the field's name in upper
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -158,7 +159,9 @@ class Settings(BaseModel):
     )
 
     # Services, each optional
-    order_service_url: str | None = Field(None, description="order service; none: tasks only")
+    order_service_url: str | None = Field(
+        None, repr=False, description="order service; none: tasks only"
+    )
     order_service_token: SecretStr | None = Field(None, description="bearer token for it")
     order_service_timeout: Seconds = Field(10.0, description="limit of one call to it")
     smtp_url: SecretStr | None = Field(
@@ -270,8 +273,13 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     if not problem["loc"]:
         return f"{message}."
     name = str(problem["loc"][0])
-    shown = "(secret)" if is_secret(name) else repr(problem["input"])
+    shown = "(secret)" if is_secret(name) else _without_userinfo(repr(problem["input"]))
     return f"{PREFIX}{name.upper()}={shown} is not valid: {message} ({_allowed(name)})."
+
+
+def _without_userinfo(text: str) -> str:
+    """An address may hold a password; what it refers to is enough to find the mistake."""
+    return re.sub(r"//[^/@]*@", "//(secret)@", text)
 
 
 def _allowed(name: str) -> str:

@@ -105,6 +105,7 @@ class ExternalExecutor(ABC):
     versions: ClassVar[frozenset[int]] = frozenset({1})
     service: ClassVar[str]  # name of its circuit
     compensable: ClassVar[bool] = False
+    max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more
 
     @abstractmethod

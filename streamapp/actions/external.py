@@ -11,6 +11,7 @@ from streamapp.actions.base import CallContext, ExternalExecutor, StepContext
 from streamapp.actions.capabilities import EMAIL, ORDER
 from streamapp.actions.executors import CANCELLATION_REASON
 from streamapp.saga.ids import row_id
+from streamapp.services.email import MAX_CONNECTIONS
 from streamapp.services.errors import NothingThere
 from streamapp.services.http import HttpRejected
 
@@ -98,6 +99,7 @@ class EmailExecutor(ExternalExecutor):
 
     name = "email"
     service = EMAIL
+    max_concurrent = MAX_CONNECTIONS
 
     def __init__(self, mailer: MailSender) -> None:
         self._mailer = mailer

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import structlog
 
+CHATTER_INTERVAL = 60.0  # seconds
 MAX_KEYS = 1000  # of a RateLimited; the one used longest ago is forgotten
 
 
@@ -30,9 +31,17 @@ def configure(level: str = "info", *, as_json: bool = False, stream: TextIO | No
     rendering: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=target.isatty(),
+                # The default prints every frame's local variables: passwords, customers' texts.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     )
     handler = logging.StreamHandler(target)
+    if level != "debug":
+        handler.addFilter(ClientChatter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -87,3 +96,28 @@ class RateLimited:
     def forget(self, key: str) -> None:
         """The condition is over: the next line of this key is written at once."""
         self._seen.pop(key, None)
+
+
+class ClientChatter(logging.Filter):
+    """One line a minute for each kind of line of the Kafka client: a broker that is away makes
+    it write several a second."""
+
+    CLIENTS = ("aiokafka", "faust", "mode")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._written: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self.CLIENTS):
+            return True
+        key = (record.name, str(record.msg)[:200])
+        now = self._clock()
+        if now - self._written.get(key, float("-inf")) < CHATTER_INTERVAL:
+            return False
+        self._written[key] = now
+        self._written.move_to_end(key)
+        if len(self._written) > MAX_KEYS:
+            self._written.popitem(last=False)
+        return True

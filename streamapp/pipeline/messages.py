@@ -172,12 +172,20 @@ def _error(body: dict[str, Any], key: bytes | None, identity: str) -> AIError:
 
 
 def _error_identity(document: dict[str, Any], record: Record) -> str:
-    return f"{ERROR}:{_optional_id(document, 'event_id') or record.position}"
+    return _identity(_optional_id(document, "event_id") or record.position)
+
+
+def _identity(event: str) -> str:
+    """The identity of an error report, apart from those of messages and no longer than they."""
+    identity = f"{ERROR}:{event}"
+    if len(identity) <= MAX_ID_LENGTH:
+        return identity
+    return f"{ERROR}:sha256:{sha256(event.encode()).hexdigest()}"
 
 
 def _readable_id(document: dict[str, Any], body: Any, record: Record) -> str | None:
     if document.get("event_type") == ERROR:
-        return f"{ERROR}:{_id_if_any(document.get('event_id')) or record.position}"
+        return _identity(_id_if_any(document.get("event_id")) or record.position)
     return _id_if_any(body.get("processing_id")) if type(body) is dict else None
 
 

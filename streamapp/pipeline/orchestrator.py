@@ -136,8 +136,7 @@ class Pipeline:
     async def _result(
         self, record: Record, result: AIResult, lease: Lease, parking: Parking
     ) -> Delivered:
-        known = self._seen.look_up(record.partition, result.processing_id)
-        self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
+        known = self._known(record.partition, result.processing_id)
         if known is not None:
             return await self._repetition(record, result, known)
         tenant_id = await self._tenants.resolve(
@@ -176,14 +175,23 @@ class Pipeline:
             entities={},
             text="",
         )
-        known = self._seen.look_up(record.partition, message.processing_id)
-        self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
+        known = self._known(record.partition, message.processing_id)
         if known is not None:
             return Delivered(Outcome.DUPLICATE)
         plan = plan_for_error(error.error_type, error.error_message)
         # The event's id alone decides what is the same event.
         identity = sha256(error.processing_id.encode()).digest()
         return await self._saga(record, message, identity, plan, lease, parking)
+
+    def _known(self, partition: int, processing_id: str) -> bytes | None:
+        """Ask the local table. One that fails knows nothing: the claim finds duplicates too."""
+        try:
+            known = self._seen.look_up(partition, processing_id)
+        except Exception as error:
+            self._observer.defect("worker", error)
+            known = None
+        self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
+        return known
 
     def _plan(self, message: Message, suggested: tuple[str, ...]) -> Plan:
         config = self._config

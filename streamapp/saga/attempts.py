@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from streamapp.actions.base import CallContext, ExternalExecutor
 from streamapp.pipeline.outcomes import Reason
+from streamapp.resilience.bulkhead import Bulkhead
 from streamapp.resilience.circuit_breaker import CircuitBreaker, Permit
 from streamapp.saga.ids import Direction, idempotency_key
 from streamapp.saga.model import Step, StepRow, StepStatus
@@ -53,6 +54,7 @@ class Attempts:
         direction: Direction,
         *,
         breaker: CircuitBreaker,
+        bulkhead: Bulkhead,
         schedule: RetrySchedule,
         max_wait: float,
         parking: Parking,
@@ -63,6 +65,7 @@ class Attempts:
         self._executor = executor
         self._direction = direction
         self._breaker = breaker
+        self._bulkhead = bulkhead
         self._schedule = schedule
         self._max_wait = max_wait
         self._parking = parking
@@ -89,18 +92,25 @@ class Attempts:
         """Attempt until done, staged for the next transaction, or failed for good."""
         while True:
             await self._until_due()
-            permit = await self._admitted()
-            if permit is None:
-                return self._failed(Reason.CIRCUIT_OPEN, f"circuit {self._breaker.name} is open")
-            try:
-                await self._start()
-                failure, finished = await self._call(permit)
-            except _NoRequest as error:
-                return self._failed(Reason.HANDLER_ERROR, error_text(error))
-            finally:
-                permit.cancel()  # counts only where nothing else was reported
+            # The place is taken before STARTED: a call begins right after its commit.
+            async with self._bulkhead.place(self._parking.parked):
+                failure, finished = await self._attempt()
             if finished:
                 return failure
+
+    async def _attempt(self) -> tuple[Failure | None, bool]:
+        """One attempt; gives the failure, if it is one, and whether the step is finished."""
+        permit = await self._admitted()
+        if permit is None:
+            error = f"circuit {self._breaker.name} is open"
+            return self._failed(Reason.CIRCUIT_OPEN, error), True
+        try:
+            await self._start()
+            return await self._call(permit)
+        except _NoRequest as problem:
+            return self._failed(Reason.HANDLER_ERROR, error_text(problem)), True
+        finally:
+            permit.cancel()  # counts only where nothing else was reported
 
     async def _until_due(self) -> None:
         due = self._row.due_at
@@ -176,7 +186,6 @@ class Attempts:
             raise _NoRequest(f"{self._executor.name} made no request: {error!r}") from error
 
     async def _call(self, permit: Permit) -> tuple[Failure | None, bool]:
-        """One attempt; gives the failure, if it is one, and whether the step is finished."""
         row = self._row
         assert row.request is not None
         context = CallContext(

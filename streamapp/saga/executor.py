@@ -17,12 +17,14 @@ import orjson
 from streamapp.actions.base import ExternalExecutor, OwnExecutor
 from streamapp.actions.registry import ActionRegistry
 from streamapp.pipeline.outcomes import Reason
+from streamapp.resilience.bulkhead import Bulkheads
 from streamapp.resilience.circuit_breaker import CircuitBreakers
 from streamapp.saga.attempts import Attempts, Failure
 from streamapp.saga.ids import Direction
 from streamapp.saga.journal import Journal
 from streamapp.saga.letters import Letters
 from streamapp.saga.model import (
+    PLAN_VERSION,
     OutboxRecord,
     SagaState,
     SagaStatus,
@@ -69,6 +71,7 @@ class SagaExecutor:
         self.journal = journal
         self.registry = registry
         self.breakers = breakers
+        self.bulkheads = Bulkheads()
         self.config = config
         self.letters = letters
         self.observer = observer
@@ -106,7 +109,14 @@ class SagaExecutor:
         except WriteRefused:
             # Something in a transaction of several steps is at fault: find out which.
             passage.drop_staged()
-            await _Run(self, passage, parking, one_by_one=True).advance()
+            saga = _Run(self, passage, parking, one_by_one=True)
+            try:
+                await saga.advance()
+            except WriteRefused as error:
+                if not passage.claimed:
+                    raise
+                passage.drop_staged()
+                await saga.park(Reason.HANDLER_ERROR, error_text(error))
 
 
 class _Run:
@@ -128,6 +138,9 @@ class _Run:
         self._one_by_one = one_by_one
 
     async def advance(self) -> None:
+        if self.state.plan.version != PLAN_VERSION:
+            await self.park(Reason.PLAN_CHANGED, "the stored plan has a form of another version")
+            return
         if self._one_by_one and not self.passage.claimed:
             await self.passage.flush()
         if self.state.status is SagaStatus.RUNNING:
@@ -144,7 +157,7 @@ class _Run:
                 continue
             executor = self.executor.registry.executor(step.executor, step.version)
             if executor is None:
-                await self._park(
+                await self.park(
                     Reason.PLAN_CHANGED,
                     f"no code here runs {step.executor} version {step.version}",
                 )
@@ -244,6 +257,7 @@ class _Run:
             executor,
             direction,
             breaker=self.executor.breakers.get(executor.service),
+            bulkhead=self.executor.bulkheads.get(executor.service, executor.max_concurrent),
             schedule=config.schedule,
             max_wait=config.max_wait_required if step.required else config.max_wait_best_effort,
             parking=self.parking,
@@ -294,7 +308,7 @@ class _Run:
                 continue
             executor = self.executor.registry.executor(step.executor, step.version)
             if executor is None:
-                await self._park(
+                await self.park(
                     Reason.PLAN_CHANGED,
                     f"no code here undoes {step.executor} version {step.version}",
                 )
@@ -307,7 +321,7 @@ class _Run:
                 continue
             if failure is not None:
                 cause = (self.state.error or "").rsplit(_AFTER, 1)[-1]
-                await self._park(
+                await self.park(
                     Reason.COMPENSATION_STUCK,
                     f"compensation of {step.name}: {failure.error}{_AFTER}{cause}",
                 )
@@ -338,7 +352,7 @@ class _Run:
                 return self._failed(row, Reason.COMPENSATION_STUCK, error)
         return None
 
-    async def _park(self, reason: Reason, error: str) -> None:
+    async def park(self, reason: Reason, error: str) -> None:
         """STUCK: an end for the record, so that the lead's later messages go on."""
         self.state.reason = reason
         self.state.error = error
@@ -387,6 +401,6 @@ def _required_step_failed(state: SagaState) -> bool:
     return any(
         direction == "forward"
         and row.status is StepStatus.FAILED
-        and state.plan.steps[ordinal].required
+        and any(step.ordinal == ordinal and step.required for step in state.plan.steps)
         for (ordinal, direction), row in state.steps.items()
     )

@@ -17,6 +17,7 @@ from streamapp.saga.ids import Direction
 from streamapp.saga.operations import Operation
 
 PLAN_VERSION = 1
+UNREADABLE_PLAN = 0  # stands for a plan of another form: nothing of it may be run or undone
 
 
 class SagaStatus(StrEnum):

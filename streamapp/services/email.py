@@ -38,7 +38,7 @@ class Mailer:
     ``smtp://`` (port 25 where none is given) turns to TLS when the server offers it, and must
     before it is given a password, unless the server is on this machine; ``smtps://`` (465) is
     TLS from the start. User and password in the URL are percent-encoded. ``timeout`` limits one
-    delivery as a whole, in seconds, the wait for one of ``MAX_CONNECTIONS`` included;
+    delivery as a whole, in seconds, without the wait for one of ``MAX_CONNECTIONS``;
     ``tls_context`` replaces the system's certificate authorities. Raises ``ValueError`` for an
     address that cannot be used.
     """
@@ -92,15 +92,16 @@ class Mailer:
         client = self._client()
         sending = False
         try:
-            async with asyncio.timeout(self._timeout) as limit, self._slots:
+            # The wait for a slot is none of the server's time: it must not cut a delivery short.
+            async with self._slots:
                 self._open.add(client)
-                await client.connect()
-                await client.mail(self._sender)
-                await client.rcpt(to)
-                sending = True
-                await client.data(content)
+                async with asyncio.timeout(self._timeout):
+                    await client.connect()
+                    await client.mail(self._sender)
+                    await client.rcpt(to)
+                    sending = True
+                    await client.data(content)
                 # The mail is accepted, whatever becomes of the goodbye.
-                limit.reschedule(None)
                 with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
                     await client.quit(timeout=QUIT_TIMEOUT)
         except aiosmtplib.SMTPResponseException as reply:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ from streamapp.storage.sagas import load_sagas
 
 FIRST_BACKOFF = 0.05  # seconds
 MAX_BACKOFF = 1.0
+SAY_EVERY = 60.0
+
+log = logging.getLogger("streamapp.journal")
 
 
 @dataclass(slots=True, eq=False)
@@ -46,9 +50,11 @@ class PostgresJournal:
         self._settings = settings
         self._group = settings.consumer_group
         self._on_outage = on_outage
+        self._said = float("-inf")
         self._common = _Queue(self, "journal", skip_locked=True)
-        # Writes that met a lock wait here, so that the others need not (protocol, 9).
-        self._apart = _Queue(self, "journal-apart", skip_locked=False, batch=1)
+        # Writes that met a lock, or whatever may pass, are repeated here one by one and in
+        # turn, so that the others need not wait for them (protocol, 9).
+        self._apart = _Queue(self, "journal-apart", skip_locked=False)
 
     async def start(self) -> None:
         self._common.start(self._settings.journal_batch)
@@ -57,6 +63,13 @@ class PostgresJournal:
     async def stop(self) -> None:
         await self._common.stop()
         await self._apart.stop()
+
+    def _say_apart(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._said >= SAY_EVERY:
+            self._said = now
+            state = getattr(error, "sqlstate", "")
+            log.warning("writes wait apart: %s (SQLSTATE %s)", type(error).__name__, state)
 
     @property
     def backlog(self) -> int:
@@ -255,14 +268,12 @@ def _read_back(write: SagaWrite, state: SagaState) -> Written:
 class _Queue:
     """One connection and the writes that wait for it."""
 
-    def __init__(
-        self, journal: PostgresJournal, name: str, *, skip_locked: bool, batch: int = 0
-    ) -> None:
+    def __init__(self, journal: PostgresJournal, name: str, *, skip_locked: bool) -> None:
         self.entries: deque[_Entry] = deque()
         self._journal = journal
         self._name = name
         self._skip_locked = skip_locked
-        self._batch = batch
+        self._batch = 1
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -328,10 +339,7 @@ class _Queue:
                 if fault is Fault.LOCK:
                     # To the end of those apart: a lock may last for hours, and the writes behind
                     # this one need not wait for it.
-                    for entry in entries:
-                        self._journal._apart.put(entry)
-                    if not self._skip_locked:
-                        await asyncio.sleep(FIRST_BACKOFF)
+                    await self._set_apart(entries, error)
                     return
                 if fault is None:
                     # A defect in making the statements, set off by what some write holds.
@@ -339,17 +347,26 @@ class _Queue:
                 await self._refused(entries, error)
                 return
             self._journal._on_outage(None)
-            for entry in apart:
-                self._journal._apart.put(entry)
             _resolve(results)
+            await self._set_apart(apart, None)
             return
+
+    async def _set_apart(self, entries: Sequence[_Entry], error: Exception | None) -> None:
+        for entry in entries:
+            self._journal._apart.put(entry)
+        if error is not None:
+            self._journal._say_apart(error)
+        if entries and self is self._journal._apart:
+            await asyncio.sleep(FIRST_BACKOFF)
 
     async def _refused(self, entries: list[_Entry], error: Exception) -> None:
         """Find the write whose content is at fault: it alone fails."""
         if len(entries) == 1:
             state = getattr(error, "sqlstate", None)
             what = f"SQLSTATE {state}" if state else type(error).__name__
-            refused = WriteRefused(f"the data cannot be stored ({what}): {error}")
+            # Its DETAIL would quote the row, and with it what the customer wrote.
+            said = getattr(error, "message", None) or str(error)
+            refused = WriteRefused(f"the data cannot be stored ({what}): {said}")
             refused.__cause__ = error
             if not entries[0].future.done():
                 entries[0].future.set_exception(refused)

@@ -29,7 +29,7 @@ WITH owned AS (
 )
 SELECT x.* FROM outbox x JOIN owned ON x.source_partition = owned.partition
 WHERE x.consumer_group = $1 AND x.source_topic = $2 AND x.published_at IS NULL
-    AND x.failed_at IS NULL
+    AND x.failed_at IS NULL AND x.topic = $6 AND x.id <> ALL($7::bigint[])
 ORDER BY x.id LIMIT $5
 """
 
@@ -57,7 +57,10 @@ class Outbox:
         self._group = consumer_group
         self._topic = topic
 
-    async def unpublished(self, epochs: Mapping[int, int], limit: int) -> list[Unpublished]:
+    async def unpublished(
+        self, epochs: Mapping[int, int], topic: str, held: Sequence[int], limit: int
+    ) -> list[Unpublished]:
+        """Rows for ``topic`` in the order of their ids, without those that are ``held`` already."""
         records = await self._pool.fetch(
             _UNPUBLISHED,
             self._group,
@@ -65,6 +68,8 @@ class Outbox:
             list(epochs),
             list(epochs.values()),
             limit,
+            topic,
+            list(held),
         )
         return [
             Unpublished(

@@ -9,14 +9,16 @@ import orjson
 
 from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.model import (
+    UNREADABLE_PLAN,
     Message,
+    Plan,
     SagaState,
     SagaStatus,
     Source,
     StepRow,
     StepStatus,
 )
-from streamapp.saga.serialization import plan_from_json
+from streamapp.saga.serialization import UnknownPlanVersion, plan_from_json
 from streamapp.storage.batch import headers_from_json
 from streamapp.storage.connection import Connection
 
@@ -50,8 +52,7 @@ def _state(record: Any) -> SagaState:
             record["record_timestamp_ms"],
         ),
         payload_hash=record["payload_hash"],
-        # The standard library's reader keeps integers beyond 64 bits as they are.
-        plan=plan_from_json(json.loads(record["plan"])),
+        plan=_plan(record),
         key=record["original_key"],
         value=record["original_value"],
         headers=headers_from_json(record["headers"]),
@@ -60,6 +61,24 @@ def _state(record: Any) -> SagaState:
         stuck_retries=record["stuck_retries"],
         created_at=record["created_at"],
     )
+
+
+def _plan(record: Any) -> Plan:
+    """The stored plan; of one in a form that this code does not know, just that it is so."""
+    # The standard library's reader keeps integers beyond 64 bits as they are.
+    stored = json.loads(record["plan"])
+    try:
+        return plan_from_json(stored)
+    except (UnknownPlanVersion, KeyError, TypeError):
+        return Plan(
+            handler=record["handler"],
+            actions=(),
+            steps=(),
+            escalate=record["escalate"],
+            metadata={},
+            reply=None,
+            version=UNREADABLE_PLAN,
+        )
 
 
 def _step(record: Any) -> StepRow:

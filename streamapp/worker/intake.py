@@ -25,6 +25,10 @@ log = logging.getLogger("streamapp.intake")
 
 REFENCE_PAUSE = 0.1  # seconds before a fenced record is run again under a new epoch
 
+DEFECT_PAUSE = 1.0  # seconds before a record that met a defect of the pipeline is run again
+
+DRAIN_LOOK = 0.05  # seconds between looks whether a lane at work has begun to wait
+
 NewLease = Callable[[str, int, int], PartitionLease]
 
 
@@ -60,6 +64,7 @@ class Intake:
         max_unacked: int,
         on_fenced: Callable[[bool], None],
         on_finished: Callable[[], None],
+        on_defect: Callable[[BaseException], None],
     ) -> None:
         self._pipeline = pipeline
         self._lanes = lanes
@@ -70,6 +75,7 @@ class Intake:
         self._max_unacked = max_unacked
         self._on_fenced = on_fenced
         self._on_finished = on_finished
+        self._on_defect = on_defect
         self._closed_generation: int | None = None
         self._commits: dict[PartitionLease, int] = {}
         self.leases: dict[tuple[str, int], PartitionLease] = {}
@@ -85,6 +91,8 @@ class Intake:
         if lease is None:
             return  # of a generation that ended: its next owner gets it
         record = record_of(event)
+        if record.offset == lease.ledger.last:
+            return  # after restoring a table Faust delivers the last record twice
         try:
             lease.ledger.add(record.offset)
         except ValueError as error:
@@ -118,6 +126,12 @@ class Intake:
                 if lease.closed:
                     return  # no acknowledgement: the record belongs to the next owner
                 await asyncio.sleep(REFENCE_PAUSE)
+                continue
+            except Exception as error:
+                # The pipeline turns every error into an outcome, so this one is its own. Without
+                # an outcome the record may not be passed over: it is tried again, visibly.
+                self._on_defect(error)
+                await asyncio.sleep(DEFECT_PAUSE)
                 continue
             self._finish(event, record, lease, delivered)
             return
@@ -195,9 +209,12 @@ class Intake:
         """
         self._closed_generation = self._membership.generation
         began = time.monotonic()
-        tasks = self._lanes.tasks(lambda key: True)
-        if tasks and budget > 0:
-            await asyncio.wait(tasks, timeout=budget)
+        # Lanes that wait, for a retry or a circuit, are not waited for: the group stands still
+        # meanwhile, and their next owner goes on from the journal.
+        while (left := began + budget - time.monotonic()) > 0 and (
+            at_work := self._lanes.at_work()
+        ):
+            await asyncio.wait(at_work, timeout=min(left, DRAIN_LOOK))
         await self.commit()
         held = sum(lease.ledger.unfinished for lease in self.leases.values())
         self._drop(lambda lease: True)

@@ -97,7 +97,7 @@ class Lane:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._working = False
+        self.working = False
         self.jobs: deque[tuple[Job, int]] = deque()
         self.task: asyncio.Task[None] | None = None
         self._began = False
@@ -106,7 +106,7 @@ class Lane:
     @asynccontextmanager
     async def parked(self) -> AsyncIterator[None]:
         """Give the permit back while the block runs (``saga.parking.Parking``)."""
-        self._working = False
+        self.working = False
         self._room.give()
         self._room.park()
         try:
@@ -119,14 +119,14 @@ class Lane:
     async def _take(self) -> None:
         self._room.want()
         await self._room.take()
-        self._working = True
+        self.working = True
 
     async def run(self, closed: Callable[[], None], on_defect: Callable[[Exception], None]) -> None:
         """Work until no job is left; ``closed`` is called before control goes elsewhere."""
         self._began = True
         try:
             await self._room.take()
-            self._working = True
+            self.working = True
             while True:
                 job, size = self.jobs[0]
                 try:
@@ -150,7 +150,7 @@ class Lane:
         closed()
         if not self._began:
             self._room.unwant()
-        if self._working:
+        if self.working:
             self._room.give()
         for position, (_, size) in enumerate(self.jobs):
             if position > 0:
@@ -190,6 +190,10 @@ class Lanes:
 
         lane.task = asyncio.get_running_loop().create_task(lane.run(closed, self._on_defect))
         lane.task.add_done_callback(lambda _: lane.close(closed))
+
+    def at_work(self) -> list[asyncio.Task[None]]:
+        """Tasks of the lanes that hold a permit."""
+        return [lane.task for lane in self._lanes.values() if lane.task and lane.working]
 
     def tasks(self, wanted: Callable[[Hashable], bool]) -> list[asyncio.Task[None]]:
         """Tasks of the lanes whose key is wanted."""

@@ -6,6 +6,7 @@ generation is therefore compared with it there, right before.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from enum import Enum
@@ -24,6 +25,8 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.structs import OffsetAndMetadata
 
 log = logging.getLogger("streamapp.membership")
+
+COMMIT_TIMEOUT = 5.0  # seconds
 
 
 class Standing(Enum):
@@ -90,10 +93,13 @@ class Membership:
         if not wanted.keys() <= assigned:
             return False
         try:
-            await consumer.commit(
-                {partition: OffsetAndMetadata(offset, "") for partition, offset in wanted.items()}
-            )
-        except CommitFailedError:
+            # Without a limit it looks for a coordinator for as long as the broker is away, and a
+            # hand-over or a shutdown with it.
+            async with asyncio.timeout(COMMIT_TIMEOUT):
+                await consumer.commit(
+                    {tp: OffsetAndMetadata(offset, "") for tp, offset in wanted.items()}
+                )
+        except (CommitFailedError, TimeoutError):
             return False
         return True
 

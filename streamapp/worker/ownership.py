@@ -61,6 +61,12 @@ class PartitionLease:
         self._on_lost = on_lost
         self._task: asyncio.Task[int] | None = None
 
+    @property
+    def acknowledged(self) -> int | None:
+        """All records below this offset are finished: none of them comes again by itself."""
+        offsets = [self.committed, self.ledger.committable]
+        return max((offset for offset in offsets if offset is not None), default=None)
+
     async def epoch(self) -> int:
         if self.granted is not None and not self.closed:
             return self.granted

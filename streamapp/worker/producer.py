@@ -130,6 +130,9 @@ class DeadLetterProducer:
 
     async def publish(self, record: Record) -> None:
         headers = record.headers
+        if record.key is None and record.value is None:
+            await self.into_table(record)  # the client sends no record without key and value
+            return
         backoff = FIRST_BACKOFF
         while True:
             try:
@@ -145,6 +148,10 @@ class DeadLetterProducer:
                 self._broker.report(error)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, MAX_BACKOFF)
+            except Exception:
+                log.exception("the client cannot send a dead letter")
+                await self.into_table(record)
+                return
             else:
                 self._broker.report(None)
                 return

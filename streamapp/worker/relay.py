@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from aiokafka.errors import KafkaError
 
@@ -18,19 +18,24 @@ from streamapp.worker.producer import (
     BrokerHealth,
     DeadLetterProducer,
     Producer,
-    acknowledged,
 )
 
 log = logging.getLogger("streamapp.outbox")
 
 BATCH = 500  # rows of one round
+MAX_PENDING = 2000  # rows handed to the producer that the broker has not acknowledged
+STALLED_WITHIN = 0.5  # seconds; the same once some rows have stood still
+ACK_WITHIN = 10.0  # seconds; after it the broker counts as away, the rows stay with the producer
+
+Epochs = Callable[[], Mapping[int, int]]
 
 
 class OutboxRelay:
-    """Publishes rows in the order of their ids and marks them.
+    """Publishes the rows of one target topic in the order of their ids, and marks them.
 
     A crash between the two publishes a row again: consumers deduplicate by ``message_id``.
-    ``epochs`` tells the epochs of the partitions that are owned right now.
+    ``epochs`` tells the epochs of the partitions that are owned right now. There is one relay a
+    topic, so that a topic that takes nothing holds up no other.
     """
 
     def __init__(
@@ -39,9 +44,10 @@ class OutboxRelay:
         producer: Producer,
         dead_letters: DeadLetterProducer,
         *,
+        topic: str,
         dlq_topic: str,
         interval: float,
-        epochs: Callable[[], Mapping[int, int]],
+        epochs: Epochs,
         broker: BrokerHealth,
         database: DatabaseHealth,
         on_refused: Callable[[], None],
@@ -49,6 +55,7 @@ class OutboxRelay:
         self._outbox = outbox
         self._producer = producer
         self._dead_letters = dead_letters
+        self._topic = topic
         self._dlq_topic = dlq_topic
         self._interval = interval
         self._epochs = epochs
@@ -56,6 +63,12 @@ class OutboxRelay:
         self._database = database
         self._on_refused = on_refused
         self._announced = asyncio.Event()
+        # Rows with the producer. They are not sent again while it holds them: an idempotent
+        # producer keeps trying, for as long as the broker is away.
+        self._pending: dict[int, tuple[Unpublished, asyncio.Future[object]]] = {}
+        # Rows that are published and not marked yet, because the database was away.
+        self._published: set[int] = set()
+        self._stalled = False
 
     def announce(self) -> None:
         """A row was committed: no need to wait for the next look."""
@@ -86,65 +99,77 @@ class OutboxRelay:
         if not epochs:
             return False
         self._announced.clear()
-        rows = await self._outbox.unpublished(epochs, BATCH)
-        if not rows:
-            return False
-        published, refused, complete = await self._publish(rows)
-        if published:
-            await self._outbox.mark_published(epochs, published)
+        room = min(BATCH, MAX_PENDING - len(self._pending))
+        rows = []
+        if room > 0:
+            held = [*self._pending, *self._published]
+            rows = await self._outbox.unpublished(epochs, self._topic, held, room)
+        refused = await self._hand_over(rows)
+        refused += await self._acknowledged()
+        if self._published:
+            done = list(self._published)
+            await self._outbox.mark_published(epochs, done)
+            self._published.difference_update(done)
         for row_id, error in refused:
             log.error("outbox row %d is refused for good: %s", row_id, error)
             self._on_refused()
             await self._outbox.mark_failed(epochs, row_id, error)
-        return complete and len(rows) == BATCH
+        return len(rows) == room > 0 and self._broker.available
 
-    async def _publish(
-        self, rows: Sequence[Unpublished]
-    ) -> tuple[list[int], list[tuple[int, str]], bool]:
-        """Send rows in order; gives those published, those refused, and whether all were tried."""
-        published: list[int] = []
+    async def _hand_over(self, rows: list[Unpublished]) -> list[tuple[int, str]]:
+        """Give rows to the producer, in order; gives those that it refuses for good."""
         refused: list[tuple[int, str]] = []
-        complete = True
-        sent: list[tuple[Unpublished, asyncio.Future[object]]] = []
         for row in rows:
             record = row.record
             try:
-                future = await self._producer.send(
-                    record.topic, record.key, record.value, record.headers
-                )
+                async with asyncio.timeout(ACK_WITHIN):
+                    future = await self._producer.send(
+                        record.topic, record.key, record.value, record.headers
+                    )
             except DEFINITE as error:
-                await self._refuse(row, error, published, refused)
-                continue
-            except KafkaError as error:
+                await self._refuse(row, error, refused)
+            except (KafkaError, TimeoutError) as error:
                 self._broker.report(error)
-                complete = False
-                break
-            sent.append((row, future))
-        for row, future in sent:
-            try:
-                await acknowledged(future, self._broker)
-            except DEFINITE as error:
-                await self._refuse(row, error, published, refused)
-            except KafkaError as error:
-                self._broker.report(error)
-                complete = False
+                break  # the rows behind it may be of its lead: they keep their order
             else:
+                self._pending[row.row_id] = (row, future)
+        return refused
+
+    async def _acknowledged(self) -> list[tuple[int, str]]:
+        """Wait for the broker, for a bounded time; gives the rows that it refuses for good."""
+        refused: list[tuple[int, str]] = []
+        if not self._pending:
+            return refused
+        # Where some rows stand still already, the others are not made to wait for them again.
+        patience = STALLED_WITHIN if self._stalled else ACK_WITHIN
+        _, waiting = await asyncio.wait(
+            [future for _, future in self._pending.values()], timeout=patience
+        )
+        self._stalled = bool(waiting)
+        if waiting:
+            self._broker.report(TimeoutError(f"{len(waiting)} records are not acknowledged"))
+        for row_id, (row, future) in list(self._pending.items()):
+            if not future.done():
+                continue
+            del self._pending[row_id]
+            error = future.exception()
+            if error is None:
                 self._broker.report(None)
-                published.append(row.row_id)
-        return published, refused, complete
+                self._published.add(row_id)
+            elif isinstance(error, DEFINITE):
+                await self._refuse(row, error, refused)
+            else:
+                self._broker.report(error)
+        return refused
 
     async def _refuse(
-        self,
-        row: Unpublished,
-        error: BaseException,
-        published: list[int],
-        refused: list[tuple[int, str]],
+        self, row: Unpublished, error: BaseException, refused: list[tuple[int, str]]
     ) -> None:
         record = row.record
         if record.topic == self._dlq_topic and isinstance(error, TOO_LARGE):
             await self._dead_letters.into_table(
                 Record(self._dlq_topic, 0, 0, 0, record.key, record.value, record.headers)
             )
-            published.append(row.row_id)
+            self._published.add(row.row_id)
         else:
             refused.append((row.row_id, f"{type(error).__name__}: {error}"))

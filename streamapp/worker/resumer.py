@@ -60,19 +60,20 @@ class Resumer:
         """Take up what is due now."""
         # A lane that was dropped before its turn never told that it is done.
         self._taken = {id_: lease for id_, lease in self._taken.items() if not lease.closed}
-        leases = {
-            lease.partition: lease
-            for lease in self._intake.leases.values()
-            if lease.granted is not None
-        }
+        leases = {}
+        for lease in self._intake.leases.values():
+            if lease.granted is not None:
+                leases[lease.partition] = lease
+            elif not lease.closed:
+                lease.acquire()  # fenced while idle: no record asks for the epoch anew
         if not leases:
             return
         for processing_id, partition, key in await self._unfinished.stuck(list(leases), LIMIT):
             self._take(processing_id, leases[partition], key)
         committed = {
-            partition: lease.committed
+            partition: offset
             for partition, lease in leases.items()
-            if lease.committed is not None
+            if (offset := lease.acknowledged) is not None
         }
         for processing_id, partition, key in await self._unfinished.orphans(committed, LIMIT):
             if processing_id not in self._taken:

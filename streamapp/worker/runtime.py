@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
@@ -26,18 +28,20 @@ from streamapp.services.http import HttpService
 from streamapp.settings import Settings
 from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.dead_letters import DeadLetterStore
+from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.journal import PostgresJournal
 from streamapp.storage.outbox import Outbox
 from streamapp.storage.owners import raise_epoch
 from streamapp.storage.queries import Queries
+from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
 from streamapp.worker.gauges import Gauges
-from streamapp.worker.intake import Intake
+from streamapp.worker.intake import DEFECT_PAUSE, Intake
 from streamapp.worker.lanes import Bounds, Lanes, Room
 from streamapp.worker.membership import Membership
 from streamapp.worker.observer import Observer
@@ -48,6 +52,8 @@ from streamapp.worker.resumer import Resumer
 
 log = logging.getLogger("streamapp.worker")
 
+PURGE_EVERY = 60.0  # seconds between looks for rows that are old enough to be deleted
+PURGE_PAUSE = 0.5  # seconds between batches of them
 STUCK_LOOK = 2.0  # seconds between looks for sagas that no record brings back
 
 
@@ -135,7 +141,7 @@ class Runtime:
         self.tenants: TenantDirectory
         self.intake: Intake
         self.dead_letters: DeadLetterIntake
-        self.relay: OutboxRelay
+        self.relays: list[OutboxRelay]
         self.gauges: Gauges
 
     async def start(self) -> None:
@@ -183,18 +189,23 @@ class Runtime:
             max_unacked=settings.max_unacked,
             on_fenced=self.observer.fenced,
             on_finished=self._on_finished,
+            on_defect=lambda error: self.observer.defect("worker", error),
         )
-        self.relay = OutboxRelay(
-            outbox,
-            self.producer,
-            sink,
-            dlq_topic=settings.dlq_topic,
-            interval=settings.outbox_interval,
-            epochs=self.intake.epochs,
-            broker=self.broker,
-            database=self.database,
-            on_refused=lambda: self.metrics.responded(status="failed"),
-        )
+        self.relays = [
+            OutboxRelay(
+                outbox,
+                self.producer,
+                sink,
+                topic=topic,
+                dlq_topic=settings.dlq_topic,
+                interval=settings.outbox_interval,
+                epochs=self.intake.epochs,
+                broker=self.broker,
+                database=self.database,
+                on_refused=lambda: self.metrics.responded(status="failed"),
+            )
+            for topic in (settings.outbound_topic, settings.dlq_topic)
+        ]
         self.dead_letters = DeadLetterIntake(store, self.database, self.membership)
         resumer = Resumer(
             sagas=self.sagas,
@@ -207,12 +218,13 @@ class Runtime:
         )
         self.gauges = Gauges(self, pipeline, outbox)
         for name, work in (
-            ("outbox", self.relay.run()),
+            *(("outbox", relay.run()) for relay in self.relays),
             ("commit", self.intake.commit_regularly(settings.commit_interval)),
             ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
             ("resumer", resumer.run()),
             ("gauges", self.gauges.run()),
             ("expiry", self._expire_regularly()),
+            ("retention", self._purge_regularly()),
         ):
             task = asyncio.create_task(work, name=name)
             task.add_done_callback(self._task_ended)
@@ -220,13 +232,15 @@ class Runtime:
         self._started.set()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A loop that serves all partitions is gone: better restarted than limping on.
-            log.critical("task %s failed", task.get_name(), exc_info=error)
-            os.kill(os.getpid(), 15)
+        # A loop that serves all partitions is gone, be it by a cancellation out of a library:
+        # better restarted than limping on.
+        error = None if task.cancelled() else task.exception()
+        log.critical("task %s ended", task.get_name(), exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _on_finished(self) -> None:
-        self.relay.announce()
+        for relay in self.relays:
+            relay.announce()
 
     def _new_lease(self, topic: str, partition: int, generation: int) -> PartitionLease:
         return PartitionLease(
@@ -249,7 +263,10 @@ class Runtime:
     async def _expire_regularly(self) -> None:
         while True:
             await asyncio.sleep(min(60.0, self.table.width))
-            self.table.expire()
+            try:
+                self.table.expire()
+            except Exception as error:
+                self.observer.defect("worker", error)  # what is not expired costs only space
 
     def readiness(self) -> dict[str, bool]:
         """What has to hold for this worker to be doing its job."""
@@ -273,21 +290,40 @@ class Runtime:
             "partitions": sorted(self.intake.epochs()) if self._started.is_set() else [],
         }
 
+    async def _purge_regularly(self) -> None:
+        settings = self.settings
+        retention = Retention(
+            self.pool,
+            settings.consumer_group,
+            max(settings.dedup_window, settings.input_retention),
+        )
+        while True:
+            try:
+                more = await retention.purge()
+            except DATABASE_ERRORS as error:
+                self.database.report(error)
+                more = False
+            await asyncio.sleep(PURGE_PAUSE if more else PURGE_EVERY)
+
     async def accept(self, event: Any) -> None:
         """An event of the input topic. Never raises: an agent that raises loses its event."""
-        await self._started.wait()
-        try:
-            await self.intake.accept(event)
-        except Exception as error:
-            self.observer.defect("worker", error)
+        await self._insist("worker", lambda: self.intake.accept(event))
 
     async def accept_dead_letter(self, event: Any) -> None:
-        """An event of the dead-letter topic."""
+        """An event of the dead-letter topic. What cannot be stored is held."""
+        await self._insist("dead_letters", lambda: self.dead_letters.accept(event))
+
+    async def _insist(self, where: str, accept: Callable[[], Awaitable[None]]) -> None:
+        """Passing an event over would let the next one's commit lose it: try until it is in."""
         await self._started.wait()
-        try:
-            await self.dead_letters.accept(event)
-        except Exception as error:
-            self.observer.defect("dead_letters", error)
+        while True:
+            try:
+                await accept()
+            except Exception as error:
+                self.observer.defect(where, error)
+                await asyncio.sleep(DEFECT_PAUSE)
+            else:
+                return
 
     async def hand_over(self, stopping: bool) -> None:
         """Partitions are taken away, or the worker stops: finish, commit, drop."""

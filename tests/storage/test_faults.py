@@ -44,7 +44,10 @@ def server_error(state: str) -> asyncpg.PostgresError:
         ("25P03", Fault.OUTAGE),  # idle in transaction
         ("28P01", Fault.OUTAGE),  # password
         ("3D000", Fault.OUTAGE),  # no such database
-        ("42501", Fault.OUTAGE),  # rights
+        ("42501", Fault.LOCK),  # rights, perhaps to this row only
+        ("42804", Fault.LOCK),  # type that some statement only meets
+        ("P0001", Fault.LOCK),  # a trigger objects
+        ("44000", Fault.LOCK),
         ("42703", Fault.OUTAGE),  # no such column
         ("42P01", Fault.OUTAGE),  # no such table
         ("53100", Fault.OUTAGE),  # disk full
@@ -56,7 +59,7 @@ def server_error(state: str) -> asyncpg.PostgresError:
         ("58030", Fault.OUTAGE),  # I/O
         ("XX000", Fault.OUTAGE),
         ("XX001", Fault.OUTAGE),  # data corrupted
-        ("ZZ999", Fault.OUTAGE),
+        ("ZZ999", Fault.LOCK),
     ],
 )
 def test_server_errors(state: str, fault: Fault) -> None:

@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
-from streamapp.saga.model import Fenced, SagaState, SagaStatus
+from streamapp.saga.journal import Written
+from streamapp.saga.model import Fenced, SagaState, SagaStatus, SagaWrite
 from streamapp.saga.operations import CancelTask, RestoreLeadStatus, SetLeadStatus
 from streamapp.storage.connection import Pool
+from streamapp.storage.journal import PostgresJournal
 from streamapp.storage.owners import raise_epoch
 from tests.storage.locks import locked, nobody_waits, waiters
-from tests.storage.writes import NOTHING, claim, counts, state_of, task, update
+from tests.storage.writes import claim, state_of, task, update
 from tests.support.bench import Bench, running_journal
 from tests.support.sagas import GROUP, TOPIC
 from tests.support.waiting import until, until_async
@@ -39,45 +41,61 @@ def lock_of(state: SagaState) -> str:
     return f"select 1 from leads where lead_id = '{state.message.lead_id}' for update"
 
 
-async def test_a_locked_lead_does_not_hold_up_the_others(bench: Bench) -> None:
-    slow, quick, other = (state_of(name) for name in ("slow", "quick", "other"))
+async def set_apart(
+    journal: PostgresJournal, epoch: int, *writes: SagaWrite
+) -> list[asyncio.Task[Written]]:
+    """Start writes that meet a lock; on return they wait apart from the others."""
+    tasks = [asyncio.create_task(journal.write(write)) for write in writes]
+    free = claim(epoch, state_of(f"free {id(tasks)}"))
+    async with asyncio.timeout(10):
+        await journal.write(free)  # in their batch, or in one after it
+    assert not any(task.done() for task in tasks)
+    return tasks
+
+
+async def test_a_locked_lead_does_not_hold_up_the_others(bench: Bench, database: str) -> None:
+    slow, quick = state_of("slow"), state_of("quick")
     await add_lead(bench.pool, slow)
     await add_lead(bench.pool, quick)
-    async with locked(bench.pool, lock_of(slow)):
-        waits = asyncio.create_task(
-            bench.journal.write(claim(bench.epoch, slow, SetLeadStatus("seen")))
-        )
-        await asyncio.gather(
-            bench.journal.write(claim(bench.epoch, quick, SetLeadStatus("seen"))),
-            bench.journal.write(claim(bench.epoch, other)),
-        )
-        assert await lead_status(bench.pool, quick) == "seen"
-        await waiters(bench.pool, 1)  # the write apart, and it is the only one that waits
-        await bench.journal.write(claim(bench.epoch, state_of("later")))
-        assert not waits.done()
-    written = await waits
+    reports: list[BaseException | None] = []
+    # Nobody is to wait for the lock, so there is no end to such a wait here.
+    async with running_journal(
+        database, reports.append, lock_timeout=60, statement_timeout=60
+    ) as journal:
+        async with locked(bench.pool, lock_of(slow)):
+            (write,) = await set_apart(
+                journal, bench.epoch, claim(bench.epoch, slow, SetLeadStatus("seen"))
+            )
+            async with asyncio.timeout(10):
+                await journal.write(claim(bench.epoch, quick, SetLeadStatus("seen")))
+                for number in range(5):
+                    await journal.write(claim(bench.epoch, state_of(f"later {number}")))
+            assert await lead_status(bench.pool, quick) == "seen"
+            assert not write.done()
+        written = await write
     assert written.outputs == {0: {"previous_status": "new", "status": "seen"}}
     assert await lead_status(bench.pool, slow) == "seen"
+    assert not any(reports)  # no outage, so no alarm
 
 
 async def test_a_lock_that_lasts_longer_than_its_limit_is_waited_for(
     bench: Bench, database: str
 ) -> None:
     state = state_of()
-    await add_lead(bench.pool, state)
-    errors: list[BaseException | None] = []
-    async with running_journal(database, errors.append, lock_timeout=0.02) as journal:
-        async with locked(bench.pool, lock_of(state)):
-            write = asyncio.create_task(
-                journal.write(claim(bench.epoch, state, SetLeadStatus("seen")))
+    await bench.journal.write(claim(bench.epoch, state, task("held")))
+    reports: list[BaseException | None] = []
+    async with running_journal(database, reports.append, lock_timeout=0.02) as journal:
+        async with locked(bench.pool, "select 1 from tasks where task_id = 'held' for update"):
+            undo = asyncio.create_task(
+                journal.write(update(bench.epoch, state, CancelTask("held", "why")))
             )
             for _ in range(3):  # the limit was reached, and the write came again
                 await waiters(bench.pool, 1)
                 await until_async(lambda: nobody_waits(bench.pool))
-            assert not write.done()
-        await write
-    assert await lead_status(bench.pool, state) == "seen"
-    assert [error for error in errors if error is not None] == []  # no outage, so no alarm
+            assert not undo.done()
+        await undo
+    assert (await bench.tasks())["held"] == "cancelled"
+    assert not any(reports)
 
 
 async def test_one_locked_lead_does_not_hold_up_another_that_was_locked(
@@ -92,11 +110,11 @@ async def test_one_locked_lead_does_not_hold_up_another_that_was_locked(
         locked(bench.pool, lock_of(first)),
     ):
         async with locked(bench.pool, lock_of(second)):
-            writes = [
-                asyncio.create_task(journal.write(claim(bench.epoch, state, SetLeadStatus("seen"))))
-                for state in (first, second)
-            ]
-            await waiters(bench.pool, 1)
+            writes = await set_apart(
+                journal,
+                bench.epoch,
+                *(claim(bench.epoch, state, SetLeadStatus("seen")) for state in (first, second)),
+            )
         await asyncio.wait_for(writes[1], 10)
         assert not writes[0].done()
         assert await lead_status(bench.pool, second) == "seen"
@@ -145,31 +163,39 @@ async def test_a_write_that_waits_for_a_lock_is_refused_once_its_partition_is_lo
         running_journal(database, lock_timeout=0.05) as journal,
         locked(bench.pool, lock_of(state)),
     ):
-        write = asyncio.create_task(journal.write(claim(bench.epoch, state, SetLeadStatus("seen"))))
-        await waiters(bench.pool, 1)
+        (write,) = await set_apart(
+            journal, bench.epoch, claim(bench.epoch, state, SetLeadStatus("seen"))
+        )
         await bench.take_over()
         with pytest.raises(Fenced):
             await asyncio.wait_for(write, 10)
-    assert await counts(bench.pool) == NOTHING
+    assert await bench.journal.load("p-1") is None
 
 
 async def test_a_cancelled_write_that_waited_for_a_lock_is_not_made(
     bench: Bench, database: str
 ) -> None:
-    state = state_of()
+    state, other = state_of(), state_of("p-2")
     await add_lead(bench.pool, state)
+    await add_lead(bench.pool, other)
     async with running_journal(database, lock_timeout=0.05) as journal:
-        async with locked(bench.pool, lock_of(state)):
-            write = asyncio.create_task(
-                journal.write(claim(bench.epoch, state, SetLeadStatus("seen")))
+        async with locked(bench.pool, "select 1 from leads for update"):
+            writes = await set_apart(
+                journal,
+                bench.epoch,
+                *(claim(bench.epoch, each, SetLeadStatus("seen")) for each in (state, other)),
             )
-            await waiters(bench.pool, 1)
-            write.cancel()
-            await until(lambda: journal.backlog == 0)
-            await until_async(lambda: nobody_waits(bench.pool))
-        # Through the same queue, so after whatever was left of the cancelled one.
-        await journal.write(claim(bench.epoch, state_of("p-2"), SetLeadStatus("seen")))
-    assert (await counts(bench.pool))["sagas"] == 1
+            writes[0].cancel()
+        await writes[1]
+        # Once more through the same queue, so after whatever was left of the cancelled one.
+        async with locked(bench.pool, "select 1 from leads for update"):
+            writes = await set_apart(
+                journal,
+                bench.epoch,
+                update(bench.epoch, other, RestoreLeadStatus("seen", "new")),
+            )
+        await writes[0]
+    assert await bench.journal.load("p-1") is None
     assert await lead_status(bench.pool, state) == "new"
 
 

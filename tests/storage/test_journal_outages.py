@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
 from streamapp.saga.model import Fenced, SagaStatus, SagaWrite
@@ -119,6 +120,27 @@ async def test_a_missing_table_is_waited_for(
     await until(lambda: len(reports) >= 2)
     await bench.pool.execute("alter table away rename to outbox")
     await write
+    assert await counts(bench.pool) == ONE
+
+
+async def test_a_standby_is_left_for_the_server_that_takes_writes(
+    bench: Bench, journal: PostgresJournal, reports: list[BaseException | None]
+) -> None:
+    """After a failover the old session never becomes writable: the journal must connect anew."""
+    async with bench.pool.acquire() as operator:
+        name = await operator.fetchval("select current_database()")
+        await operator.execute(f"alter database {name} set default_transaction_read_only = on")
+        await operator.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where application_name like 'streamapp-journal%' and datname = current_database()"
+        )
+        write = asyncio.create_task(journal.write(claim(bench.epoch)))
+        await until(
+            lambda: any(isinstance(e, asyncpg.ReadOnlySQLTransactionError) for e in reports)
+        )
+        assert not write.done()
+        await operator.execute(f"alter database {name} reset default_transaction_read_only")
+        await asyncio.wait_for(write, 10)
     assert await counts(bench.pool) == ONE
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from streamapp.storage.outbox import MAX_ERROR, Outbox
+from streamapp.storage.outbox import MAX_ERROR, Outbox, Unpublished
 from streamapp.storage.owners import raise_epoch
 from tests.storage.writes import claim, letter, state_of
 from tests.support.bench import Bench
@@ -28,13 +30,19 @@ async def epoch_of(bench: Bench, partition: int = 0) -> dict[int, int]:
     return {partition: await raise_epoch(bench.pool, GROUP, TOPIC, partition, "relay")}
 
 
+async def read(
+    outbox: Outbox, epochs: dict[int, int], limit: int = 100, held: tuple[int, ...] = ()
+) -> list[Unpublished]:
+    return await outbox.unpublished(epochs, DLQ, held, limit)
+
+
 async def names(outbox: Outbox, epochs: dict[int, int], limit: int = 100) -> list[str]:
-    return [row.record.id for row in await outbox.unpublished(epochs, limit)]
+    return [row.record.id for row in await read(outbox, epochs, limit)]
 
 
 async def test_records_come_back_as_they_were_written(bench: Bench, outbox: Outbox) -> None:
     await put(bench, "a")
-    (found,) = await outbox.unpublished(await epoch_of(bench), 10)
+    (found,) = await read(outbox, await epoch_of(bench))
     assert found.record == letter("a")
     assert found.record.topic == DLQ
     assert found.partition == 0
@@ -46,6 +54,26 @@ async def test_records_come_in_order_and_bounded(bench: Bench, outbox: Outbox) -
     epochs = {**await epoch_of(bench, 0), **await epoch_of(bench, 1)}
     assert await names(outbox, epochs) == ["c", "a", "b", "z"]
     assert await names(outbox, epochs, limit=2) == ["c", "a"]
+
+
+async def test_records_that_are_held_already_leave_their_place_to_others(
+    bench: Bench, outbox: Outbox
+) -> None:
+    await put(bench, "a", "b", "c")
+    epochs = await epoch_of(bench)
+    first, second, _ = await read(outbox, epochs)
+    held = (first.row_id, second.row_id)
+    assert [row.record.id for row in await read(outbox, epochs, 1, held)] == ["c"]
+
+
+async def test_records_of_another_topic_are_not_in_the_way(bench: Bench, outbox: Outbox) -> None:
+    write = claim(bench.epoch)
+    write.outbox = [replace(letter(name), topic=name[0]) for name in ("x-1", "y-1", "x-2")]
+    await bench.journal.write(write)
+    epochs = await epoch_of(bench)
+    found = await outbox.unpublished(epochs, "x", (), 2)
+    assert [row.record.id for row in found] == ["x-1", "x-2"]
+    assert [row.record.topic for row in found] == ["x", "x"]
 
 
 async def test_only_own_partitions_are_read(bench: Bench, outbox: Outbox) -> None:
@@ -73,7 +101,7 @@ async def test_other_groups_and_topics_have_outboxes_of_their_own(bench: Bench) 
 async def test_what_is_published_does_not_come_again(bench: Bench, outbox: Outbox) -> None:
     await put(bench, "a", "b", "c")
     epochs = await epoch_of(bench)
-    rows = await outbox.unpublished(epochs, 10)
+    rows = await read(outbox, epochs)
     await outbox.mark_published(epochs, [rows[0].row_id, rows[2].row_id])
     assert await names(outbox, epochs) == ["b"]
     assert await outbox.backlog() == 1
@@ -87,7 +115,7 @@ async def test_a_refused_record_stays_for_people_and_lets_the_next_pass(
 ) -> None:
     await put(bench, "a", "b")
     epochs = await epoch_of(bench)
-    (first, _) = await outbox.unpublished(epochs, 10)
+    (first, _) = await read(outbox, epochs)
     await outbox.mark_failed(epochs, first.row_id, "x" * (MAX_ERROR + 1))
     assert await names(outbox, epochs) == ["b"]
     assert await outbox.backlog() == 1
@@ -105,7 +133,7 @@ async def test_nothing_is_marked_under_an_old_epoch(
     await put(bench, "a")
     await put(bench, "b", partition=1)
     epochs = {**await epoch_of(bench, 0), **await epoch_of(bench, 1)}
-    rows = await outbox.unpublished(epochs, 10)
+    rows = await read(outbox, epochs)
     current = epochs | await epoch_of(bench, 0)
     if failed:
         for row in rows:
@@ -120,7 +148,7 @@ async def test_rows_of_a_partition_that_is_not_named_are_not_marked(
 ) -> None:
     await put(bench, "a")
     epochs = await epoch_of(bench)
-    (row,) = await outbox.unpublished(epochs, 10)
+    (row,) = await read(outbox, epochs)
     await outbox.mark_published(await epoch_of(bench, 1), [row.row_id])
     await outbox.mark_published({}, [row.row_id])
     assert await names(outbox, epochs) == ["a"]

@@ -57,8 +57,13 @@ class FakeMembership:
     generation: int = 1
     accepts: bool = True
     commits: list[tuple[int, dict[tuple[str, int], int]]] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     async def commit(self, generation: int, offsets: dict[tuple[str, int], int]) -> bool:
         await asyncio.sleep(0)
+        await self.answers.wait()
         self.commits.append((generation, dict(offsets)))
         return self.accepts

@@ -29,11 +29,16 @@ class FakePipeline:
         self.epochs = Counter[int]()  # of the partitions, in the database
         self.error: dict[int, Exception] = {}
         self.silent: set[int] = set()  # offsets whose outcome has nothing to be marked
+        self.parked: set[int] = set()  # offsets that wait without a permit
 
     async def process(self, record: Record, lease: PartitionLease, lane: Lane) -> Delivered:
         epoch = await lease.epoch()
         if not self.free or record.offset in self.gates:
-            await self.gates[record.offset].wait()
+            if record.offset in self.parked:
+                async with lane.parked():
+                    await self.gates[record.offset].wait()
+            else:
+                await self.gates[record.offset].wait()
         if error := self.error.pop(record.offset, None):
             raise error
         if epoch != self.epochs[record.partition]:
@@ -61,7 +66,8 @@ class Bench:
     def __init__(self, *, in_flight: int = 10, parked: int = 100, max_unacked: int = 100) -> None:
         self.pipeline, self.table, self.membership = FakePipeline(), FakeTable(), FakeMembership()
         self.room = Room(Bounds(in_flight, parked, 1_000_000))
-        self.errors: list[Exception] = []
+        self.errors: list[Exception] = []  # of lanes
+        self.defects: list[BaseException] = []  # of the pipeline
         self.fenced: list[bool] = []
         self.finished = 0
         self.standing = Standing.CONFIRMED
@@ -77,6 +83,7 @@ class Bench:
             max_unacked=max_unacked,
             on_fenced=self.fenced.append,
             on_finished=self._count,
+            on_defect=self.defects.append,
         )
 
     def _count(self) -> None:

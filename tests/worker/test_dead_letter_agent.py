@@ -90,10 +90,13 @@ async def test_a_refused_commit_is_asked_for_again() -> None:
 async def test_what_is_stored_during_a_commit_is_committed_next() -> None:
     bench = Bench()
     await bench.accept(0)
+    bench.membership.answers.clear()
     committing = asyncio.create_task(bench.intake.commit())
-    await asyncio.sleep(0)  # it took what it commits
+    await settled()
     await bench.accept(1)
+    bench.membership.answers.set()
     await committing
+    assert bench.membership.commits == [(1, {(TOPIC, 0): 1})]
     assert await bench.committed() == {(TOPIC, 0): 2}
 
 
@@ -110,12 +113,16 @@ async def test_nothing_is_acknowledged_while_the_database_is_away() -> None:
     assert await bench.committed() == {(TOPIC, 0): 4}
 
 
-async def test_a_letter_that_outlived_its_generation_is_not_acknowledged() -> None:
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_letter_that_outlived_its_generation_is_not_acknowledged(closed: bool) -> None:
     bench = Bench()
     bench.store.away = ConnectionRefusedError()
     accepting = asyncio.create_task(bench.accept(3))
     await eventually(lambda: bench.store.tried > 0)
-    await bench.intake.give_up()
+    if closed:
+        await bench.intake.give_up()
+    else:
+        bench.membership.generation = 2
     bench.store.away = None
     await asyncio.wait_for(accepting, DEADLINE)
     assert await bench.committed() == {}
@@ -131,6 +138,14 @@ async def test_giving_up_commits_what_is_stored_and_closes_the_generation() -> N
     assert bench.membership.commits == [(1, {(TOPIC, 0): 1})]
     await bench.accept(1)
     assert bench.offsets == [0], "it is the next owner's"
+    assert await bench.committed() == {}
+
+
+async def test_what_could_not_be_committed_when_given_up_is_the_next_owners() -> None:
+    bench = Bench()
+    await bench.accept(0)
+    bench.membership.accepts = False
+    await bench.intake.give_up()
     assert await bench.committed() == {}
 
 

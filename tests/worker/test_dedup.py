@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ BLOOM = ["filter_policy=bloomfilter"]
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    await bench.close()
+    bench.drop()
 
 
 def test_what_is_marked_is_found_with_its_payload_hash(bench: Bench) -> None:
@@ -174,7 +174,7 @@ def test_any_window_and_any_times(
                 assert bench.look_up(name) == b"hash"
             elif age > window + 2 * bench.table.width:
                 assert bench.look_up(name) is None
-    asyncio.run(bench.close())
+    bench.drop()
 
 
 # Restarts

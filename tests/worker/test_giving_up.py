@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from streamapp.saga.model import Fenced
 from streamapp.worker import intake as module
 from streamapp.worker.lanes import Lane
 from streamapp.worker.membership import Standing
@@ -54,6 +55,49 @@ async def test_what_does_not_finish_in_time_is_dropped_without_acknowledgement(
     await bench.idle()
     assert bench.finished == 2
     assert len(bench.table.marks) == 2
+
+
+async def test_who_waits_is_not_waited_for() -> None:
+    """For a retry or a circuit: the group stands still meanwhile."""
+    bench = Bench()
+    bench.pipeline.parked = {0}
+    bench.pipeline.free = False
+    await bench.accept(0, key=b"waits")
+    await bench.accept(1, key=b"works")
+    await settled()
+    giving_up = asyncio.create_task(bench.intake.give_up(HELD))
+    await settled()
+    assert not giving_up.done()
+    bench.pipeline.gates[1].set()
+    await asyncio.wait_for(giving_up, DEADLINE)
+    assert bench.commits == [(1, {P0: 0})]
+    assert [offset for offset, _ in bench.pipeline.runs] == [1]
+    await bench.idle()
+
+
+async def test_who_begins_to_wait_is_waited_for_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "DRAIN_LOOK", 0.001)
+    bench = Bench()
+    begin, held = asyncio.Event(), asyncio.Event()
+
+    async def work(lane: Lane) -> None:
+        await begin.wait()
+        async with lane.parked():
+            await held.wait()
+
+    await bench.accept(0)
+    await bench.idle()
+    (lease,) = bench.intake.leases.values()
+    bench.intake.submit(lease, b"lead", work, 0)
+    await settled()
+    giving_up = asyncio.create_task(bench.intake.give_up(HELD))
+    await settled()
+    assert not giving_up.done()
+    begin.set()
+    await asyncio.wait_for(giving_up, DEADLINE)
+    await bench.idle()
 
 
 async def test_giving_up_nothing_commits_nothing() -> None:
@@ -128,12 +172,29 @@ async def test_fenced_and_lost_everything_is_dropped_without_acknowledgement() -
     assert bench.intake.leases == {}, "of every partition of that generation"
     assert await bench.committed() == {}
     assert True in bench.fenced, "it is not silent"
-    # What is still buffered of that generation does not take the partition back.
+    # What is still buffered of that generation does not take the partition back, and passes
+    # over what was dropped in no commit.
+    bench.standing = Standing.CONFIRMED
     await bench.accept(4, 5, key=b"a")
     await bench.accept(8, partition=1)
     await bench.idle()
     assert len(bench.raised) == 2
     assert bench.finished == 2
+    assert await bench.committed() == {}
+
+
+async def test_a_record_of_a_closed_lease_ends_without_acknowledgement() -> None:
+    bench = Bench()
+    gate = bench.pipeline.gates[0]
+    await bench.accept(0)
+    await settled()
+    (lease,) = bench.intake.leases.values()
+    lease.close()
+    bench.pipeline.error[0] = Fenced("given up")
+    gate.set()
+    await bench.idle()
+    assert bench.fenced == [True]
+    assert lease.ledger.unfinished == 1
 
 
 # Owning

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from streamapp.pipeline.outcomes import Record
+from streamapp.worker import intake as module
 from streamapp.worker.intake import record_of
 from tests.worker.fakes import DEADLINE, event, eventually, settled
 from tests.worker.intake_bench import HELD, P0, Bench
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEFECT_PAUSE", 0)
 
 
 def test_a_record_is_the_bytes_of_its_event() -> None:
@@ -187,10 +195,11 @@ async def test_intake_pauses_while_there_is_no_room() -> None:
 
 
 async def test_what_an_intake_waits_for_may_go_with_its_generation() -> None:
-    """A defect left a record unfinished: nothing of it will ever be freed."""
+    """A record is left unfinished: nothing of it will ever be freed."""
     bench = Bench(max_unacked=1)
-    bench.pipeline.error[0] = RuntimeError("a defect")
     await bench.accept(0)
+    for task in bench.lanes.tasks(lambda key: True):
+        task.cancel()
     await bench.idle()
     waiting = asyncio.create_task(bench.intake.accept(event(1)))
     await settled()
@@ -199,13 +208,31 @@ async def test_what_an_intake_waits_for_may_go_with_its_generation() -> None:
     await asyncio.wait_for(waiting, DEADLINE)
 
 
-async def test_a_record_that_met_a_defect_is_not_acknowledged() -> None:
+async def test_a_record_without_an_outcome_is_told_and_run_again() -> None:
+    bench = Bench()
+    error = RuntimeError("a defect")
+    bench.pipeline.error[1] = error
+    await bench.accept(0, 1, 2)
+    await bench.idle()
+    assert bench.defects == [error]
+    assert not bench.errors
+    assert [offset for offset, _ in bench.pipeline.runs] == [0, 1, 2]
+    assert await bench.committed() == {P0: 3}
+
+
+async def test_nothing_passes_over_a_record_without_an_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "DEFECT_PAUSE", HELD)
     bench = Bench()
     bench.pipeline.error[1] = RuntimeError("a defect")
     await bench.accept(0, 1, 2)
-    await bench.idle()
-    assert [str(error) for error in bench.errors] == ["a defect"]
+    await bench.accept(3, key=b"other")
+    await eventually(lambda: bench.finished == 2)
+    assert [offset for offset, _ in bench.pipeline.runs] == [0, 3]
     assert await bench.committed() == {P0: 1}
+    await bench.intake.give_up(0)
+    await bench.idle()
 
 
 # Committing

@@ -186,6 +186,16 @@ async def test_closing_while_the_database_is_away_raises_nothing_later() -> None
     assert not bench.lost, "given up, not lost"
 
 
+async def test_a_closed_lease_gives_no_epoch_out() -> None:
+    bench = Bench()
+    await wait(bench.ask()[0])
+    bench.lease.close()
+    assert bench.lease.granted is None
+    with pytest.raises(Fenced):
+        await bench.lease.epoch()
+    assert bench.epoch == 11
+
+
 async def test_closing_while_the_group_is_asked_grants_nothing() -> None:
     bench = Bench()
     bench.coordinator.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,22 @@ async def test_what_is_still_too_large_goes_into_the_table(trace: str) -> None:
     stored = bench.store.stored[0][1]
     assert stored is not None
     assert stored.stacktrace == trace
+
+
+async def test_a_record_without_key_and_value_goes_into_the_table() -> None:
+    """The client sends no such record."""
+    bench, record = Bench(), replace(letter(), key=None, value=None)
+    await bench.publish(record)
+    assert bench.producer.sent == []
+    assert [stored for stored, _ in bench.store.stored] == [record]
+
+
+async def test_what_the_client_cannot_send_goes_into_the_table() -> None:
+    bench, record = Bench(), letter()
+    bench.producer.at_once = lambda sent: AssertionError("what the client did not expect")
+    await bench.publish(record)
+    assert [stored for stored, _ in bench.store.stored] == [record]
+    assert bench.broker.available
 
 
 async def test_the_way_into_the_table_waits_while_the_database_is_away() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiokafka.errors import (
@@ -20,7 +21,6 @@ from streamapp.pipeline.outcomes import Headers, Reason, Record
 from streamapp.saga.model import OutboxRecord, Source
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.outbox import Unpublished
-from streamapp.worker import producer
 from streamapp.worker import relay as module
 from streamapp.worker.producer import BrokerHealth, DeadLetterProducer
 from streamapp.worker.relay import OutboxRelay
@@ -40,24 +40,36 @@ class FakeOutbox:
         self.epochs: list[dict[int, int]] = []
         self.looks = 0
         self.away: BaseException | None = None
+        self.mark_away: BaseException | None = None
+        self.during: Callable[[], None] | None = None  # called after rows were read
 
-    async def unpublished(self, epochs: Mapping[int, int], limit: int) -> list[Unpublished]:
+    async def unpublished(
+        self, epochs: Mapping[int, int], topic: str, held: Sequence[int], limit: int
+    ) -> list[Unpublished]:
         self.looks += 1
-        await asyncio.sleep(0)
         if self.away is not None:
             raise self.away
         left = [
             row
             for row_id, row in sorted(self.rows.items())
             if row.partition in epochs
+            and row.record.topic == topic
+            and row_id not in held
             and row_id not in self.published
             and row_id not in self.failed
         ]
+        await asyncio.sleep(0)
+        if self.during is not None:
+            self.during()
+            self.during = None
         return left[:limit]
 
     async def mark_published(self, epochs: Mapping[int, int], row_ids: Sequence[int]) -> None:
+        await asyncio.sleep(0)
+        if self.mark_away is not None:
+            raise self.mark_away
         self.epochs.append(dict(epochs))
-        self.published += row_ids
+        self.published += sorted(row_ids)
 
     async def mark_failed(self, epochs: Mapping[int, int], row_id: int, error: str) -> None:
         self.epochs.append(dict(epochs))
@@ -72,7 +84,7 @@ def row(
 
 
 class Bench:
-    def __init__(self, rows: Sequence[Unpublished]) -> None:
+    def __init__(self, rows: Sequence[Unpublished], topic: str = OUTBOUND) -> None:
         self.outbox, self.producer, self.store = FakeOutbox(rows), FakeProducer(), FakeStore()
         self.broker, self.database = BrokerHealth(), DatabaseHealth()
         self.owned = {0: 7}
@@ -88,6 +100,7 @@ class Bench:
             self.outbox,  # type: ignore[arg-type]
             self.producer,  # type: ignore[arg-type]
             sink,
+            topic=topic,
             dlq_topic=DLQ,
             interval=3600.0,
             epochs=lambda: self.owned,
@@ -153,6 +166,12 @@ async def test_marks_are_made_under_the_epochs_of_the_look() -> None:
     assert bench.outbox.epochs == [{0: 7}]
 
 
+async def test_rows_for_other_topics_are_another_relays() -> None:
+    bench = Bench([row(1), row(2, topic=DLQ)])
+    await bench.round()
+    assert bench.producer.values == [b"1"]
+
+
 async def test_partitions_of_others_are_left_alone() -> None:
     bench = Bench([row(1, partition=0), row(2, partition=1)])
     await bench.round()
@@ -189,7 +208,7 @@ async def test_a_dead_letter_that_is_too_large_goes_into_the_table(refuses: str)
         Source("ai-results", 0, 5, 1), reason=Reason.STEP_REJECTED, group="g", message="no"
     )
     headers = dead_letter_headers((), made)
-    bench = Bench([row(1, topic=DLQ, headers=headers), row(2)])
+    bench = Bench([row(1, topic=DLQ, headers=headers), row(2, topic=DLQ)], DLQ)
     error = MessageSizeTooLargeError()
     setattr(bench.producer, refuses, lambda sent: refuse(1, error=error).get(sent[2]))
     await bench.round()
@@ -210,6 +229,7 @@ async def test_an_outage_at_once_stops_the_round_before_the_next_row() -> None:
     await bench.round()
     assert bench.producer.values == [b"1", b"2", b"3"]
     assert bench.outbox.published == [1, 2, 3]
+    assert bench.broker.available
 
 
 @pytest.mark.parametrize("refuses", ["at_once", "later"])
@@ -231,17 +251,73 @@ async def test_a_broker_outage_marks_nothing_and_is_retried(refuses: str) -> Non
     assert bench.broker.available
 
 
-async def test_a_silent_broker_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer, "SILENCE", 0.001)
+async def test_a_silent_broker_counts_as_away_and_gets_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ACK_WITHIN", 0.001)
+    monkeypatch.setattr(module, "STALLED_WITHIN", 0.001)
     bench = Bench([row(1), row(2)])
     bench.producer.hold = lambda sent: sent[2] == b"1"
-    turn = asyncio.create_task(bench.relay.round())
-    await eventually(lambda: not bench.broker.available)
-    assert bench.outbox.published == []
+    for _ in range(3):
+        assert await bench.round() is False
+    assert bench.producer.values == [b"1", b"2"], "the producer repeats by itself"
+    assert bench.outbox.published == [2]
+    assert not bench.broker.available
     bench.producer.held[0].set_result(None)
-    await asyncio.wait_for(turn, DEADLINE)
-    assert bench.outbox.published == [1, 2]
+    await bench.round()
+    assert bench.outbox.published == [2, 1]
     assert bench.broker.available
+    assert len(bench.producer.values) == 2
+
+
+async def test_a_send_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ACK_WITHIN", 0.001)
+    bench = Bench([row(1)])
+    send = bench.producer.send
+
+    async def hang(*record: Any) -> asyncio.Future[object]:
+        return await asyncio.Future[asyncio.Future[object]]()
+
+    monkeypatch.setattr(bench.producer, "send", hang)
+    assert await bench.round() is False
+    assert not bench.broker.available
+    monkeypatch.setattr(bench.producer, "send", send)
+    await bench.round()
+    assert bench.outbox.published == [1]
+
+
+async def test_what_the_broker_has_not_acknowledged_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ACK_WITHIN", 0.001)
+    monkeypatch.setattr(module, "STALLED_WITHIN", 0.001)
+    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "MAX_PENDING", 5)
+    bench = Bench([row(number) for number in range(9)])
+    bench.producer.hold = lambda sent: True
+    for _ in range(6):
+        await bench.round()
+    assert bench.producer.values == [b"0", b"1", b"2", b"3", b"4"]
+    bench.producer.hold = lambda sent: False
+    for held in bench.producer.held:
+        held.set_result(None)
+    for _ in range(4):
+        await bench.round()
+    assert bench.outbox.published == list(range(9))
+    assert len(bench.producer.values) == 9
+
+
+async def test_what_could_not_be_marked_is_not_sent_again() -> None:
+    bench = Bench([row(1)])
+    bench.outbox.mark_away = ConnectionResetError()
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            await bench.round()
+    bench.outbox.mark_away = None
+    bench.outbox.rows[2] = row(2)
+    await bench.round()
+    assert bench.outbox.published == [1, 2]
+    assert bench.producer.values == [b"1", b"2"]
 
 
 async def test_a_full_round_is_followed_by_the_next_at_once(
@@ -293,6 +369,19 @@ async def test_a_row_announced_while_its_round_runs_is_not_missed() -> None:
         bench.relay.announce()
         bench.producer.held[0].set_result(None)
         await eventually(lambda: bench.outbox.published == [1, 2])
+
+
+@pytest.mark.parametrize("found", [0, 1])
+async def test_a_row_announced_while_rows_are_read_is_not_missed(found: int) -> None:
+    bench = Bench([row(1)][:found])
+
+    def committed() -> None:
+        bench.outbox.rows[2] = row(2)
+        bench.relay.announce()
+
+    bench.outbox.during = committed
+    async with bench.running():
+        await eventually(lambda: 2 in bench.outbox.published)
 
 
 async def test_a_database_outage_ends_nothing() -> None:

@@ -12,6 +12,7 @@ import pytest
 from streamapp.saga.model import Fenced, SagaStatus
 from streamapp.storage import health
 from streamapp.storage.health import DatabaseHealth
+from streamapp.worker.membership import Standing
 from streamapp.worker.ownership import PartitionLease
 from streamapp.worker.resumer import LIMIT, Resumer
 from tests.worker.fakes import eventually, settled
@@ -116,14 +117,32 @@ async def test_who_owns_nothing_asks_nothing() -> None:
 
 async def test_only_partitions_that_are_owned_and_confirmed_are_asked_for() -> None:
     bench = Bench()
-    await bench.own(0, 3)
+    await bench.own(0, 3, committed=None)
+    bench.worker.standing = Standing.UNKNOWN
     bench.lease(0).refuse(bench.lease(0).granted)
-    bench.lease(3).committed = None
     await bench.resumer.look()
     assert bench.asked == [("stuck", [3]), ("orphans", {})]
     bench.lease(3).committed = 17
     await bench.resumer.look()
     assert bench.asked[2:] == [("stuck", [3]), ("orphans", {3: 17})]
+    await bench.worker.intake.give_up(0)
+
+
+async def test_a_partition_that_was_fenced_while_idle_is_owned_anew() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.lease().refuse(bench.lease().granted)
+    await bench.resumer.look()
+    await eventually(lambda: bench.lease().granted == 2)
+
+
+async def test_an_orphan_is_below_what_was_finished_since() -> None:
+    bench = Bench()
+    await bench.own(0, committed=5)
+    await bench.worker.accept(5, 6, 7)
+    await bench.worker.idle()
+    await bench.resumer.look()
+    assert bench.asked[1] == ("orphans", {0: 8})
 
 
 async def test_a_stuck_saga_is_resumed_under_the_epoch_of_its_partition() -> None:
@@ -208,7 +227,7 @@ async def test_a_fenced_saga_is_taken_up_by_the_next_look() -> None:
     assert bench.calls == [("resume", "p-1", 2, None)]
 
 
-async def test_a_defect_is_reported_and_the_saga_taken_up_again() -> None:
+async def test_a_defect_is_told_and_the_saga_taken_up_again() -> None:
     bench = Bench()
     await bench.own(0)
     bench.sagas = {"p-1": (STUCK, 0, b"lead")}

@@ -1,0 +1,70 @@
+"""What is deleted, and when: in small batches, by PostgreSQL's clock.
+
+A finished saga is kept for the window and the topic's retention, whichever is longer, and a day
+more, and for as long as an unresolved dead letter or an unpublished record refers to it: until
+then a repetition of its message has to find it.
+"""
+
+from __future__ import annotations
+
+from streamapp.storage.connection import Pool
+
+DAY = 86_400.0
+BATCH = 500  # rows of one statement
+
+_SAGAS = """
+WITH old AS (
+    SELECT processing_id FROM sagas s
+    WHERE s.consumer_group = $1 AND s.status IN ('COMPLETED', 'COMPENSATED')
+        AND s.finished_at < now() - $2 * interval '1 second'
+        AND NOT EXISTS (SELECT FROM dead_letter_queue d
+            WHERE d.message_id = s.processing_id AND d.status <> 'resolved')
+        AND NOT EXISTS (SELECT FROM outbox o
+            WHERE o.consumer_group = s.consumer_group AND o.source_topic = s.topic
+            AND o.source_partition = s.partition AND o.lead_id = s.lead_id
+            AND o.published_at IS NULL)
+    ORDER BY s.finished_at LIMIT $3 FOR UPDATE OF s SKIP LOCKED
+), steps AS (
+    DELETE FROM saga_steps t USING old WHERE t.processing_id = old.processing_id
+)
+DELETE FROM sagas s USING old WHERE s.processing_id = old.processing_id
+"""
+
+_OUTBOX = """
+DELETE FROM outbox WHERE id IN (
+    SELECT id FROM outbox WHERE consumer_group = $1
+        AND published_at < now() - $2 * interval '1 second'
+    ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+"""
+
+_PROCESSED = """
+DELETE FROM processed_messages WHERE message_id IN (
+    SELECT p.message_id FROM processed_messages p
+    WHERE p.expires_at < now() - $1 * interval '1 second'
+    ORDER BY p.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+class Retention:
+    """Deletes what is old enough; ``keep`` is in seconds, before the day that is added."""
+
+    def __init__(self, pool: Pool, consumer_group: str, keep: float) -> None:
+        self._pool = pool
+        self._group = consumer_group
+        self._keep = keep + DAY
+
+    async def purge(self) -> bool:
+        """Delete one batch of each kind; gives whether there may be more. Raises
+        ``faults.DATABASE_ERRORS``."""
+        counts = [
+            await self._delete(_SAGAS, self._group, self._keep, BATCH),
+            await self._delete(_OUTBOX, self._group, self._keep, BATCH),
+            await self._delete(_PROCESSED, DAY, BATCH),
+        ]
+        return BATCH in counts
+
+    async def _delete(self, sql: str, *arguments: object) -> int:
+        tag: str = await self._pool.execute(sql, *arguments)
+        return int(tag.rpartition(" ")[2])
