@@ -39,6 +39,11 @@ SAY_EVERY = 60.0
 SILENCE = 5.0  # seconds without an acknowledgement after which the broker counts as away
 
 
+# The client asserts that a record has a key or a value. Kafka does not, and a dead letter is sent
+# as its record came: this stands for "no key" up to the serialiser.
+_NO_KEY = object()
+
+
 class BrokerHealth:
     """Whether the broker takes records; said once a minute."""
 
@@ -76,6 +81,7 @@ class Producer:
             linger_ms=LINGER,
             max_request_size=max(1_048_576, self._settings.max_payload_bytes * 4) + HEADROOM,
             request_timeout_ms=10_000,
+            key_serializer=lambda key: None if key is _NO_KEY else key,
         )
         await self._producer.start()
 
@@ -89,7 +95,10 @@ class Producer:
         """Hand a record over. Raises ``DEFINITE`` errors at once, ``KafkaError`` for others."""
         assert self._producer is not None
         future: asyncio.Future[object] = await self._producer.send(
-            topic, value=value, key=key, headers=list(headers)
+            topic,
+            value=value,
+            key=_NO_KEY if key is None and value is None else key,
+            headers=list(headers),
         )
         return future
 
@@ -130,9 +139,6 @@ class DeadLetterProducer:
 
     async def publish(self, record: Record) -> None:
         headers = record.headers
-        if record.key is None and record.value is None:
-            await self.into_table(record)  # the client sends no record without key and value
-            return
         backoff = FIRST_BACKOFF
         while True:
             try:

@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from streamapp.settings import Settings
 
+_NO_KEY = object()
 INTENTS = ("ORDER_REQUEST", "COMPLAINT", "PRICING_INQUIRY", "UNKNOWN")
 
 
@@ -68,13 +69,18 @@ async def send(
 ) -> None:
     """Send in order, all acknowledged on return; ``rate`` in records a second, 0: no limit."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers, linger_ms=5, acks="all"
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        linger_ms=5,
+        acks="all",
+        key_serializer=lambda key: None if key is _NO_KEY else key,
     )
     await producer.start()
     try:
         futures = []
         for number, (key, value) in enumerate(records):
-            futures.append(await producer.send(settings.input_topic, key=key, value=value))
+            # The client refuses a record without key and value, Kafka does not.
+            given = _NO_KEY if key is None and value is None else key
+            futures.append(await producer.send(settings.input_topic, key=given, value=value))
             if rate and number % 50 == 49:
                 await asyncio.sleep(50 / rate)
         await asyncio.gather(*futures)

@@ -116,6 +116,7 @@ BAD: dict[str, tuple[bytes | None, bytes | None, str]] = {
     "not UTF-8": (b"bad", b"\xff\xfe{}", "invalid_payload"),
     "not JSON": (b"bad", b"hello", "invalid_payload"),
     "null value": (b"bad", None, "invalid_payload"),
+    "no key and no value": (None, None, "invalid_payload"),
     "no key": (None, message("bad-key", "bad", "UNKNOWN"), "invalid_payload"),
     "key of another lead": (b"bad", message("bad-lead", "good", "UNKNOWN"), "invalid_payload"),
     "no ids": (b"bad", b'{"lead_id": "bad"}', "invalid_payload"),

@@ -269,7 +269,7 @@ def test_sagas_follow_the_model(database: str, monkeypatch: pytest.MonkeyPatch) 
             run_state_machine_as_test(
                 machine,
                 settings=settings(
-                    max_examples=150,
+                    max_examples=90,
                     stateful_step_count=6,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

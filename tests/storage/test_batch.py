@@ -1,4 +1,4 @@
-"""The rows of a write beside its effects: outbox, processed messages; and how values are encoded."""
+"""The rows of a write beside its effects, and how their values are encoded."""
 
 from __future__ import annotations
 

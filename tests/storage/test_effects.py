@@ -158,19 +158,29 @@ async def test_cancelling_a_task_that_is_not_there_is_fine(bench: Bench, state: 
 
 # Priority
 
-PRIORITIES = ["low", "normal", "high", "critical"]
+PRIORITIES: list[Priority] = ["low", "normal", "high", "critical"]
 
 
-@pytest.mark.parametrize("before", PRIORITIES)
-@pytest.mark.parametrize("raised_to", PRIORITIES)
-async def test_a_priority_is_raised_and_never_lowered(
-    bench: Bench, before: str, raised_to: Any
-) -> None:
-    state = state_of()
-    await bench.journal.write(claim(bench.epoch, state, task("t", priority=before)))
-    await write(bench, state, RaisePriority(raised_to, 60.0))
-    expected = max(before, raised_to, key=PRIORITIES.index)
-    assert (await task_row(bench, "t"))["priority"] == expected
+async def test_a_priority_is_raised_and_never_lowered(bench: Bench) -> None:
+    pairs = [(before, raised) for before in PRIORITIES for raised in PRIORITIES]
+    await asyncio.gather(
+        *(
+            bench.journal.write(
+                claim(
+                    bench.epoch,
+                    state_of(f"{before} to {raised}"),
+                    task(f"{before} to {raised}", priority=before),
+                    RaisePriority(raised, 60.0),
+                )
+            )
+            for before, raised in pairs
+        )
+    )
+    rows = await bench.pool.fetch("select task_id, priority from tasks")
+    assert {row["task_id"]: row["priority"] for row in rows} == {
+        f"{before} to {raised}": max(before, raised, key=PRIORITIES.index)
+        for before, raised in pairs
+    }
 
 
 @pytest.mark.parametrize(("due_in", "expected"), [(3600.0, 60.0), (30.0, 30.0), (None, 60.0)])

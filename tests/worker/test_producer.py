@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,14 +126,6 @@ async def test_what_is_still_too_large_goes_into_the_table(trace: str) -> None:
     stored = bench.store.stored[0][1]
     assert stored is not None
     assert stored.stacktrace == trace
-
-
-async def test_a_record_without_key_and_value_goes_into_the_table() -> None:
-    """The client sends no such record."""
-    bench, record = Bench(), replace(letter(), key=None, value=None)
-    await bench.publish(record)
-    assert bench.producer.sent == []
-    assert [stored for stored, _ in bench.store.stored] == [record]
 
 
 async def test_what_the_client_cannot_send_goes_into_the_table() -> None:
