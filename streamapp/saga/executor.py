@@ -36,7 +36,7 @@ from streamapp.saga.model import (
 from streamapp.saga.observer import SagaObserver
 from streamapp.saga.operations import Operation, SendMessage, SetLeadStatus
 from streamapp.saga.parking import Parking
-from streamapp.saga.passage import Passage, may_have_effect
+from streamapp.saga.passage import Passage, may_have_effect, required_step_failed
 from streamapp.saga.retry import RetrySchedule
 from streamapp.saga.serialization import error_text
 
@@ -94,13 +94,14 @@ class SagaExecutor:
                 )
         state.stuck_retries += 1
         passage = Passage(self.journal, state, epoch, claim=False)
-        # Nothing goes forward once a required step has failed, whatever parked the saga since.
-        if _required_step_failed(state):
-            passage.stage_status(SagaStatus.COMPENSATING)
-        else:
-            state.reason = state.error = None
-            passage.stage_status(SagaStatus.RUNNING)
-        await passage.flush()
+        if state.plan.version == PLAN_VERSION:  # else nobody here can tell its direction
+            # Nothing goes forward once a required step has failed, whatever parked the saga since.
+            if required_step_failed(state):
+                passage.stage_status(SagaStatus.COMPENSATING)
+            else:
+                state.reason = state.error = None
+                passage.stage_status(SagaStatus.RUNNING)
+            await passage.flush()
         await self._bring_to_end(passage, parking)
 
     async def _bring_to_end(self, passage: Passage, parking: Parking) -> None:
@@ -394,13 +395,4 @@ def _own_row(step: Step, direction: Direction) -> StepRow:
         attempts=1,
         first_attempt_at=now,
         last_attempt_at=now,
-    )
-
-
-def _required_step_failed(state: SagaState) -> bool:
-    return any(
-        direction == "forward"
-        and row.status is StepStatus.FAILED
-        and any(step.ordinal == ordinal and step.required for step in state.plan.steps)
-        for (ordinal, direction), row in state.steps.items()
     )

@@ -132,3 +132,13 @@ def may_have_effect(row: StepRow | None) -> bool:
     if row is None:
         return False
     return row.status in (StepStatus.DONE, StepStatus.STARTED) or row.in_doubt
+
+
+def required_step_failed(state: SagaState) -> bool:
+    """Whether the run can only go backward: it does so from this failure on."""
+    return any(
+        direction == "forward"
+        and row.status is StepStatus.FAILED
+        and any(step.ordinal == ordinal and step.required for step in state.plan.steps)
+        for (ordinal, direction), row in state.steps.items()
+    )

@@ -207,15 +207,22 @@ class Intake:
 
         ``budget`` is in seconds. Never raises.
         """
-        self._closed_generation = self._membership.generation
+        generation = self._closed_generation = self._membership.generation
         began = time.monotonic()
+        expelled = bool(self.leases) and self._membership.expelled(generation)
+        if expelled:
+            # The partitions are others' already: nothing finished now would be accepted.
+            log.warning("fenced: the group went on without this worker, its work is dropped")
+            self._on_fenced(True)
+            budget = 0.0
         # Lanes that wait, for a retry or a circuit, are not waited for: the group stands still
         # meanwhile, and their next owner goes on from the journal.
         while (left := began + budget - time.monotonic()) > 0 and (
             at_work := self._lanes.at_work()
         ):
             await asyncio.wait(at_work, timeout=min(left, DRAIN_LOOK))
-        await self.commit()
+        if not expelled:
+            await self.commit()
         held = sum(lease.ledger.unfinished for lease in self.leases.values())
         self._drop(lambda lease: True)
         log.info(

@@ -52,6 +52,14 @@ class Membership:
     def _thread(self) -> Any:
         return self._app.consumer._thread
 
+    def expelled(self, generation: int) -> bool:
+        """Whether the group went on without this worker since ``generation``: its session ended,
+        as when the process stood still for longer than the session timeout."""
+        try:
+            return bool(self._thread._consumer._coordinator.generation != generation)
+        except AttributeError:
+            return False  # the consumer is not there: the worker is starting or stopping
+
     async def confirm(self, generation: int) -> Standing:
         """Ask the coordinator by a heartbeat. A commit would prove nothing: Kafka takes simple
         commits into an empty group."""

@@ -24,7 +24,7 @@ from tests.kafka.job import (
     send,
     wait_until_done,
 )
-from tests.kafka.process import WorkerProcess
+from tests.support.worker import WorkerProcess
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -60,8 +60,8 @@ def new_worker(broker: Broker, database: str, tmp_path: Path) -> Iterator[NewWor
 
 
 async def migrated(worker: WorkerProcess) -> WorkerProcess:
-    status, output = await worker.run("migrate")
-    assert status == 0, output
+    status, _, errors = await worker.run("migrate")
+    assert status == 0, errors
     return worker
 
 
@@ -72,7 +72,7 @@ async def test_every_message_once(new_worker: NewWorker) -> None:
     made = job("plain", messages=5000, leads=500, duplicates=0.1, seed=1)
     await send(worker.settings, made.records)
     await wait_until_done(worker.settings, within=120)
-    assert worker.stop() == 0
+    assert await worker.stop() == 0
     await check_done_once(worker.settings, made, killed=False)
 
 
@@ -89,7 +89,7 @@ async def test_every_message_once_though_killed_twice(new_worker: NewWorker) -> 
         worker.start()
     await sending
     await wait_until_done(worker.settings, within=120)
-    assert worker.stop() == 0
+    assert await worker.stop() == 0
     await check_done_once(worker.settings, made, killed=True)
 
 
@@ -164,13 +164,13 @@ async def test_bad_input_is_parked_byte_for_byte(new_worker: NewWorker) -> None:
     letters = await read_all(worker.settings, worker.settings.dlq_topic)
     found = sorted(((r.key, r.value, reason(r)) for r in letters), key=repr)
     assert found == sorted(bad.values(), key=repr)
-    status, output = await worker.run("dlq", "list", "--json")
+    status, output, _ = await worker.run("dlq", "list", "--json")
     assert status == 0
     listed = json.loads(output)
     rows = listed if isinstance(listed, list) else listed["dead_letters"]
     shown = []
     for row in rows:
-        status, output = await worker.run("dlq", "show", row["dead_letter_id"], "--json")
+        status, output, _ = await worker.run("dlq", "show", row["dead_letter_id"], "--json")
         assert status == 0
         letter = json.loads(output)
         shown.append(
@@ -181,7 +181,7 @@ async def test_bad_input_is_parked_byte_for_byte(new_worker: NewWorker) -> None:
     count_of = 'streamapp_messages_processed_total{outcome="%s"}'
     assert metric(text, count_of % "processed") == len(good.ids)
     assert metric(text, count_of % "dead_lettered") == len(bad)
-    assert worker.stop() == 0
+    assert await worker.stop() == 0
 
 
 def reason(record: Any) -> str:
@@ -261,4 +261,4 @@ async def test_a_frozen_worker_changes_nothing_when_it_wakes(
     assert set(by_id) == made.orders
     assert all(len(keys) == 1 for keys in by_id.values()), "an order got a second key"
     assert "fenced" in frozen.log.read_text()
-    assert {frozen.stop(), other.stop()} == {0}
+    assert [await frozen.stop(), await other.stop()] == [0, 0]

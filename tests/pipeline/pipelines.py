@@ -67,6 +67,7 @@ class Surroundings:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self.known: dict[tuple[int, str], bytes] = {}
+        self.known_error: Exception | None = None
         self.tenant: str | None = "tenant-1"
         self.tenant_error: Exception | None = None
         self.lost = False
@@ -74,6 +75,8 @@ class Surroundings:
         self.events: list[tuple[Any, ...]] = []
 
     def look_up(self, partition: int, processing_id: str) -> bytes | None:
+        if self.known_error is not None:
+            raise self.known_error
         return self.known.get((partition, processing_id))
 
     async def resolve(self, lead_id: str, business_id: str, tenant_id: str | None) -> str | None:

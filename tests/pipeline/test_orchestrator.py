@@ -202,6 +202,14 @@ async def test_the_table_is_asked_for_the_records_own_partition(plant: Plant) ->
     assert (await plant.process(record())).outcome is Outcome.PROCESSED
 
 
+async def test_a_table_that_fails_knows_nothing_and_is_in_nobodys_way(plant: Plant) -> None:
+    plant.around.known_error = OSError("the disk")
+    assert (await plant.process(record())).outcome is Outcome.PROCESSED
+    assert (await plant.process(record(offset=1))).outcome is Outcome.DUPLICATE
+    assert plant.around.of("defect") == [("worker", plant.around.known_error)] * 2
+    assert plant.around.letters == []
+
+
 async def test_another_payload_is_known_by_the_table(plant: Plant) -> None:
     plant.around.known[0, "p-1"] = b"another hash"
     assert await plant.process(record()) == Delivered(Outcome.DEAD_LETTERED)

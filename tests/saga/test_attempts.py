@@ -146,6 +146,23 @@ async def test_a_service_may_ask_for_a_longer_wait(bench: Bench, waits: list[flo
     assert about(waits) == [7, 5, 60]
 
 
+async def test_what_a_service_asks_for_is_bounded_before_it_is_stored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the row next, with other settings perhaps, waits no longer either."""
+    dues: list[float] = []
+
+    async def sleep(parking: Parking, seconds: float) -> None:
+        row = await bench.step(0)
+        dues.append((row["due_at"] - row["last_attempt_at"]).total_seconds())
+
+    monkeypatch.setattr(module, "sleep", sleep)
+    bench.service.plan("a", Unreachable(3600.0))
+    await bench.deliver(saga(external("a")), bench.executor(delays=DELAYS, max_wait=60))
+    assert len(dues) == 1
+    assert 60 <= dues[0] < 65
+
+
 async def test_a_clock_that_was_set_back_does_not_stretch_a_wait(
     bench: Bench, waits: list[float]
 ) -> None:

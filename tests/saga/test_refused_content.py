@@ -136,6 +136,28 @@ async def test_an_undoing_answer_that_cannot_be_stored_gets_stuck(bench: Bench) 
     assert again.status == "COMPENSATED"
 
 
+async def test_a_step_that_cannot_even_be_started_parks_its_saga(bench: Bench) -> None:
+    """It is no end to be undone: another version of the code may do better."""
+    state = saga(own("a"), external("b"), external("c", request_refused=True))
+    await bench.deliver(state)
+    assert state.status == "STUCK"
+    row = await bench.saga()
+    assert (row["status"], row["reason"]) == ("STUCK", "handler_error")
+    assert row["resume_at"] is not None
+    assert await bench.tasks() == {task_id("p-1", "a"): "pending"}
+    assert [letter.reason for letter in await bench.letters()] == ["handler_error"]
+    assert bench.service.names()[-1] == "b"
+    assert ("c", "forward") not in await bench.steps()
+
+
+async def test_a_refusal_does_not_quote_what_the_customer_wrote(bench: Bench) -> None:
+    state = saga(own("a", priority="my phone is 12345"))
+    await bench.deliver(state)
+    assert state.status == "COMPENSATED"
+    texts = [(await bench.saga())["error"], (await bench.letters())[0].message]
+    assert all("23514" in text and "12345" not in text for text in texts)
+
+
 async def test_a_claim_that_cannot_be_stored_is_reported(bench: Bench) -> None:
     with pytest.raises(WriteRefused):
         await bench.deliver(saga(own("a"), external("b"), lead_id=NUL))

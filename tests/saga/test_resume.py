@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from streamapp.actions.registry import ActionRegistry
 from streamapp.saga.model import Fenced, SagaState
 from streamapp.services.errors import Rejected
-from tests.support.bench import Bench
+from tests.support.bench import Bench, Points, PointsJournal
 from tests.support.sagas import (
     Call,
     MailSteps,
@@ -204,3 +205,53 @@ async def test_an_unknown_executor_that_is_not_needed_any_more_parks_nothing(
     taken = await bench.deliver(saga(), bench.executor(registry=old_code(bench)))
     assert taken.status == "COMPLETED"
     assert bench.service.names() == ["a", "b", "b"]
+
+
+# Plans in a form that the running code does not know
+
+
+async def change_plan_version(bench: Bench, version: int) -> None:
+    await bench.pool.execute(
+        "update sagas set plan = jsonb_set(plan, '{version}', $1::text::jsonb)", str(version)
+    )
+
+
+async def test_a_plan_of_another_form_parks_the_saga_until_somebody_can_read_it(
+    bench: Bench,
+) -> None:
+    async def crash(call: Call) -> None:
+        raise asyncio.CancelledError
+
+    bench.service.before = crash
+    with pytest.raises(asyncio.CancelledError):
+        await bench.deliver(saga(own("a"), external("b")))
+    bench.service.before = None
+    await change_plan_version(bench, 99)
+    assert (await bench.deliver(saga())).status == "STUCK"
+    row = await bench.saga()
+    assert (row["status"], row["reason"]) == ("STUCK", "plan_changed")
+    assert [letter.reason for letter in await bench.letters()] == ["plan_changed"]
+    assert (await resume(bench)).status == "STUCK"
+    assert bench.service.names() == ["b"]
+    await change_plan_version(bench, 1)
+    assert (await resume(bench)).status == "COMPLETED"
+    assert bench.service.names() == ["b", "b"]
+
+
+async def test_a_plan_that_cannot_be_read_is_not_turned_forward_again(bench: Bench) -> None:
+    """Its worker dies in between: who can read it must still find that it goes backward."""
+    await stuck(bench)
+    await change_plan_version(bench, 99)
+    journal = PointsJournal(bench.journal, Points(3))
+    state = await bench.load()
+    with contextlib.suppress(asyncio.CancelledError):
+        await bench.executor(journal=journal).resume(state, bench.epoch, bench.place)
+    await change_plan_version(bench, 1)
+    await bench.take_over()
+    state = await bench.load()
+    if state.status == "STUCK":
+        await resume(bench)
+    else:
+        await bench.deliver(saga())
+    assert (await bench.saga())["status"] == "COMPENSATED"
+    assert bench.service.effects == set()

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from streamapp.actions.base import (
     CallContext,
@@ -120,9 +120,9 @@ def saga(
 
 
 class OwnSteps(OwnExecutor):
-    """A task each. Params: ``lead_status`` to set, ``reply`` to send, ``raises`` for a defect and
-    ``refused`` for a row that the database refuses; ``undo_raises`` and ``undo_refused`` are the
-    same for the compensation."""
+    """A task each. Params: ``lead_status`` to set, ``reply`` to send, ``priority``, ``raises`` for
+    a defect and ``refused`` for a row that the database refuses; ``undo_raises`` and
+    ``undo_refused`` are the same for the compensation."""
 
     name = "own"
 
@@ -140,7 +140,7 @@ class OwnSteps(OwnExecutor):
                 task_type=step.action,
                 title=step.action,
                 description="\0" if params.get("refused") else "",
-                priority="normal",
+                priority=params.get("priority", "normal"),
                 assigned_to_type="team",
                 assigned_to_id="team",
                 due_in=3600.0,
@@ -256,7 +256,8 @@ class Service:
 
 
 class ServiceSteps(ExternalExecutor):
-    """Calls the scripted service. Params: ``request_raises``, ``undo_request_raises``."""
+    """Calls the scripted service. Params: ``request_raises`` and ``undo_request_raises`` for
+    defects, ``request_refused`` for a request that cannot be stored."""
 
     name = "service"
     service = "scripted"
@@ -270,6 +271,8 @@ class ServiceSteps(ExternalExecutor):
     def request(self, context: StepContext) -> bytes:
         if context.step.params.get("request_raises"):
             raise ValueError("a defect of the executor")
+        if context.step.params.get("request_refused"):
+            return cast(bytes, "no bytes")
         self.made += 1
         return json.dumps({"action": context.step.action, "made": self.made}).encode()
 

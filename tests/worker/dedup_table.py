@@ -60,7 +60,7 @@ class Bench:
     def database(self, partition: int = 0) -> Any:
         return self.faust.data._db_for_partition(partition)
 
-    def keys(self, partition: int = 0) -> list[bytes]:
+    def stored(self, partition: int = 0) -> list[bytes]:
         return list(self.database(partition).keys())
 
     def path(self, partition: int = 0) -> Path:

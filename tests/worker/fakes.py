@@ -56,11 +56,15 @@ class FakeMembership:
 
     generation: int = 1
     accepts: bool = True
+    gone_on: bool = False  # the group, without this worker
     commits: list[tuple[int, dict[tuple[str, int], int]]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.answers.set()
+
+    def expelled(self, generation: int) -> bool:
+        return self.gone_on
 
     async def commit(self, generation: int, offsets: dict[tuple[str, int], int]) -> bool:
         await asyncio.sleep(0)

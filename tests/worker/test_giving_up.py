@@ -238,3 +238,19 @@ async def test_other_work_takes_its_turn_in_the_lane_of_its_lead() -> None:
     gate.set()
     await bench.idle()
     assert order == ["work after 1"]
+
+
+async def test_a_worker_without_which_the_group_went_on_drops_at_once_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It stood still for longer than its session: the partitions are others' by now."""
+    bench = Bench()
+    bench.pipeline.free = False
+    await bench.accept(0, 1)
+    bench.membership.gone_on = True
+    await asyncio.wait_for(bench.intake.give_up(HELD), DEADLINE)
+    assert bench.commits == []
+    assert bench.intake.leases == {}
+    assert bench.fenced == [True]
+    assert "fenced" in caplog.text
+    await bench.idle()

@@ -40,6 +40,7 @@ class Bench:
         self.away: BaseException | None = None
         self.asked: list[tuple[str, Any]] = []
         self.orphaned = 0
+        self.loaded = 0
         self.health = DatabaseHealth()
         self.resumer = Resumer(
             sagas=self,  # type: ignore[arg-type]
@@ -70,6 +71,7 @@ class Bench:
         await asyncio.sleep(0)
         if self.away is not None:
             raise self.away
+        self.loaded += 1
         if processing_id not in self.sagas:
             return None
         message = SimpleNamespace(processing_id=processing_id)
@@ -178,6 +180,7 @@ async def test_a_saga_is_taken_up_once_while_it_is_worked_on() -> None:
     bench.gate.set()
     await bench.worker.idle()
     assert sorted(bench.calls) == [("resume", "p-1", 1, None), ("run", "p-2", 1, False)]
+    assert bench.loaded == 2, "nothing else was queued for them"
     bench.sagas = {"p-1": (STUCK, 0, b"a")}
     await bench.resumer.look()
     await bench.worker.idle()

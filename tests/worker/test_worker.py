@@ -14,6 +14,7 @@ import asyncpg
 import psutil
 import pytest
 
+from streamapp.settings import load
 from tests.kafka.job import (
     check_done_once,
     job,
@@ -85,16 +86,18 @@ async def check_what_it_shows(worker: WorkerProcess) -> None:
 
 async def test_everything_once_and_counted(stage: Stage) -> None:
     stage.create_topics(4)
-    worker = await running(stage.worker())
+    # Only `migrate` goes by this number: a worker asks the broker.
+    worker = await running(stage.worker(STREAMAPP_TOPIC_PARTITIONS="7"))
+    settings = load(stage.environment)
     await check_what_it_shows(worker)
     made = job("plain", messages=300, leads=50, duplicates=0.2, seed=1)
-    await send(worker.settings, made.records)
-    await wait_until_done(worker.settings, within=WITHIN)
-    await check_done_once(worker.settings, made, killed=False)
+    await send(settings, made.records)
+    await wait_until_done(settings, within=WITHIN)
+    await check_done_once(settings, made, killed=False)
     repeated = len(made.records) - len(made.ids)
     assert repeated > 20
     await check_counters(worker, {"processed": len(made.ids), "duplicate": repeated})
-    outbound = await read_all(worker.settings, worker.settings.outbound_topic)
+    outbound = await read_all(settings, settings.outbound_topic)
     for record in outbound:
         body = json.loads(record.value)
         assert record.key.decode() == body["lead_id"]
