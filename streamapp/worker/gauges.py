@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from aiokafka.errors import KafkaError
+
 from streamapp.pipeline.orchestrator import Pipeline
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.outbox import Outbox
@@ -59,8 +61,21 @@ class Gauges:
                     database.report(error)
                 else:
                     database.report(None)
+            await self._ask_broker()
             rounds += 1
             await asyncio.sleep(EVERY)
+
+    async def _ask_broker(self) -> None:
+        """A worker that has nothing to send hears of the broker's return here."""
+        broker = self._runtime.broker
+        if broker.available or any(relay.waiting for relay in self._runtime.relays):
+            return
+        try:
+            await self._runtime.producer.reach()
+        except (KafkaError, TimeoutError) as error:
+            broker.report(error)
+        else:
+            broker.report(None)
 
     async def _from_database(self) -> None:
         pool: Any = self._runtime.pool

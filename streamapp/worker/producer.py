@@ -33,6 +33,7 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # Refusals that repeating does not heal: the row is set aside, the next ones go on.
 DEFINITE = (*TOO_LARGE, InvalidTopicError, TopicAuthorizationFailedError)
 LINGER = 5  # milliseconds
+REACH_WITHIN = 5.0  # seconds
 FIRST_BACKOFF = 0.1  # seconds
 MAX_BACKOFF = 2.0
 SAY_EVERY = 60.0
@@ -88,6 +89,13 @@ class Producer:
     async def stop(self) -> None:
         if self._producer is not None:
             await self._producer.stop()
+
+    async def reach(self) -> None:
+        """Ask the cluster for its metadata. Raises ``KafkaError`` or ``TimeoutError`` when nobody
+        answers."""
+        assert self._producer is not None
+        async with asyncio.timeout(REACH_WITHIN):
+            await self._producer.client.fetch_all_metadata()
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers

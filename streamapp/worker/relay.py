@@ -70,6 +70,11 @@ class OutboxRelay:
         self._published: set[int] = set()
         self._stalled = False
 
+    @property
+    def waiting(self) -> int:
+        """Records that the broker has not acknowledged."""
+        return len(self._pending)
+
     def announce(self) -> None:
         """A row was committed: no need to wait for the next look."""
         self._announced.set()

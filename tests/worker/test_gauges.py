@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from streamapp.observability.metrics import Metrics, new_registry
 from streamapp.storage.health import DatabaseHealth
@@ -40,8 +41,22 @@ class FakeDatabase:
         return {"parked": 2, "given_up": 1}
 
 
+class FakeProducer:
+    """``away`` is raised while it is set."""
+
+    def __init__(self) -> None:
+        self.away: BaseException | None = None
+        self.asked = 0
+
+    async def reach(self) -> None:
+        self.asked += 1
+        if self.away is not None:
+            raise self.away
+
+
 class Bench:
     def __init__(self) -> None:
+        self.producer, self.relay = FakeProducer(), SimpleNamespace(waiting=0)
         self.metrics = Metrics(new_registry())
         self.database, self.health = FakeDatabase(), DatabaseHealth()
         self.leases: dict[tuple[str, int], Any] = {}
@@ -51,11 +66,14 @@ class Bench:
             lanes=range(3),
             database=self.health,
             broker=BrokerHealth(),
+            producer=self.producer,
+            relays=[SimpleNamespace(waiting=0), self.relay],
             membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
             intake=SimpleNamespace(leases=self.leases),
             pool=self.database,
             settings=SimpleNamespace(consumer_group="group"),
         )
+        self.broker: BrokerHealth = runtime.broker
         self.pipeline: Any = SimpleNamespace(active=5)
         self.gauges = Gauges(runtime, self.pipeline, self.database)  # type: ignore[arg-type]
 
@@ -129,3 +147,39 @@ async def test_what_the_database_tells_and_that_it_is_back(
     assert bench.database.asked == asked, "not in every round"
     assert not running.done()
     running.cancel()
+
+
+@pytest.mark.parametrize("away", [KafkaConnectionError(), TimeoutError()])
+async def test_a_worker_with_nothing_to_send_hears_that_the_broker_is_back(
+    monkeypatch: pytest.MonkeyPatch, away: BaseException
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 0)
+    bench = Bench()
+    bench.broker.report(away)
+    bench.producer.away = away
+    task = asyncio.create_task(bench.gauges.run())
+    try:
+        await eventually(lambda: bench.producer.asked > 2)
+        assert not bench.broker.available
+        bench.producer.away = None
+        await eventually(lambda: bench.broker.available)
+        asked = bench.producer.asked
+        rounds = bench.database.asked
+        await eventually(lambda: bench.database.asked > rounds)
+        assert bench.producer.asked == asked, "a broker that answers is not asked"
+    finally:
+        task.cancel()
+
+
+async def test_what_waits_for_the_broker_tells_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0)
+    bench = Bench()
+    bench.relay.waiting = 1
+    bench.broker.report(TimeoutError())
+    task = asyncio.create_task(bench.gauges.run())
+    try:
+        await eventually(lambda: bench.database.asked > 2)
+        assert bench.producer.asked == 0
+        assert not bench.broker.available
+    finally:
+        task.cancel()

@@ -1,67 +1,16 @@
-"""Lanes: order per key, many keys at once, and every permit, record and byte given back."""
+"""Lanes: order per key, many keys at once, within the bounds."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections import defaultdict
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from streamapp.worker.lanes import Bounds, Job, Lane, Lanes, Room
+from streamapp.worker.lanes import Job, Lane
 from tests.worker.fakes import DEADLINE, eventually, settled
-
-SIZE = 10  # bytes of every record here
-
-
-class Bench:
-    """Lanes in a room, with the errors that were reported."""
-
-    def __init__(self, in_flight: int = 2, parked: int = 100, size: int = 10_000) -> None:
-        self.room = Room(Bounds(in_flight, parked, size))
-        self.errors: list[Exception] = []
-        self.lanes = Lanes(self.room, self.errors.append)
-
-    @property
-    def figures(self) -> tuple[int, int, int]:
-        return self.room.in_flight, self.room.parked, self.room.bytes
-
-    def submit(self, key: str, job: Job) -> None:
-        self.lanes.submit(key, job, SIZE)
-
-    def cancel(self, *keys: str) -> list[asyncio.Task[None]]:
-        tasks = self.lanes.tasks(lambda key: not keys or key in keys)
-        for task in tasks:
-            task.cancel()
-        return tasks
-
-    async def done(self) -> None:
-        """All work has ended, and nothing of it is left behind."""
-        await eventually(lambda: not len(self.lanes))
-        await settled()
-        assert self.figures == (0, 0, 0)
-        assert not self.room.full
-
-
-class Gate:
-    """A job that waits until it is let through; parked, if asked to."""
-
-    def __init__(self, *, parked: bool = False) -> None:
-        self.open = asyncio.Event()
-        self.begun = self.ended = False
-        self._parked = parked
-
-    async def __call__(self, lane: Lane) -> None:
-        self.begun = True
-        if self._parked:
-            async with lane.parked():
-                await self.open.wait()
-        else:
-            await self.open.wait()
-        self.ended = True
+from tests.worker.lanes_bench import SIZE, Bench, Gate
 
 
 async def test_a_key_is_worked_on_in_order_and_alone() -> None:
@@ -248,107 +197,6 @@ async def test_a_job_that_raises_is_reported_and_the_lane_goes_on() -> None:
     assert gate.ended
 
 
-async def _not_begun(bench: Bench) -> list[Gate]:
-    gates = [Gate(), Gate()]
-    for gate in gates:
-        bench.submit("lead", gate)
-    return gates
-
-
-async def _waits_for_its_permit(bench: Bench) -> list[Gate]:
-    blocker, gates = Gate(), [Gate(), Gate()]
-    bench.submit("other", blocker)
-    for gate in gates:
-        bench.submit("lead", gate)
-    await settled()
-    assert blocker.begun
-    assert not gates[0].begun
-    return [*gates, blocker]
-
-
-async def _was_handed_its_permit(bench: Bench) -> list[Gate]:
-    """The permit is free and promised to the lane, which has not run since."""
-    *gates, blocker = await _waits_for_its_permit(bench)
-    blocker.open.set()
-    for _ in range(20):
-        if not bench.room.in_flight:
-            break
-        await asyncio.sleep(0)
-    assert bench.room.in_flight == 0
-    assert not gates[0].begun
-    return gates
-
-
-async def _works(bench: Bench) -> list[Gate]:
-    gates = await _not_begun(bench)
-    await settled()
-    assert gates[0].begun
-    return gates
-
-
-async def _is_parked(bench: Bench) -> list[Gate]:
-    gates = [Gate(parked=True), Gate()]
-    for gate in gates:
-        bench.submit("lead", gate)
-    await settled()
-    assert bench.figures == (0, 2, 2 * SIZE)
-    return gates
-
-
-async def _wants_its_permit_back(bench: Bench) -> list[Gate]:
-    gates = await _is_parked(bench)
-    blocker = Gate()
-    bench.submit("other", blocker)
-    await settled()
-    assert blocker.begun
-    gates[0].open.set()
-    await settled()
-    assert not gates[0].ended
-    return [*gates, blocker]
-
-
-@pytest.mark.parametrize(
-    "reach",
-    [
-        _not_begun,
-        _waits_for_its_permit,
-        _was_handed_its_permit,
-        _works,
-        _is_parked,
-        _wants_its_permit_back,
-    ],
-)
-@pytest.mark.parametrize("all_at_once", [True, False])
-async def test_cancellation_gives_everything_back(reach: Any, all_at_once: bool) -> None:
-    bench = Bench(in_flight=1)
-    gates = await reach(bench)
-    tasks = bench.cancel() if all_at_once else bench.cancel("lead")
-    await asyncio.wait(tasks, timeout=DEADLINE)
-    assert not gates[0].ended
-    assert not gates[1].begun
-    for gate in gates:
-        gate.open.set()
-    await bench.done()
-    assert not bench.errors
-    # And there is room for as many as before.
-    again = Gate()
-    again.open.set()
-    bench.submit("lead", again)
-    await bench.done()
-    assert again.ended
-
-
-async def test_cancelling_a_lane_that_ended_changes_nothing() -> None:
-    bench, gate = Bench(), Gate()
-    gate.open.set()
-    bench.submit("lead", gate)
-    (task,) = bench.lanes.tasks(lambda key: True)
-    await bench.done()
-    task.cancel()
-    await bench.done()
-    assert bench.lanes.tasks(lambda key: True) == []
-
-
 async def test_tasks_are_chosen_by_key() -> None:
     bench, gates = Bench(), [Gate(), Gate()]
     bench.submit("a", gates[0])
@@ -360,64 +208,3 @@ async def test_tasks_are_chosen_by_key() -> None:
     assert (gates[0].begun, gates[1].begun) == (True, False)
     gates[0].open.set()
     await bench.done()
-
-
-_STEP = st.one_of(
-    st.tuples(st.just("submit"), st.sampled_from("abcd"), st.sampled_from(["", "s", "p", "sp!"])),
-    st.tuples(st.just("cancel"), st.sampled_from("abcd"), st.just("")),
-    st.tuples(st.just("turns"), st.just(""), st.sampled_from(["1", "2", "3", "9"])),
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(_STEP, max_size=40), st.integers(1, 3))
-def test_any_schedule_keeps_order_and_gives_everything_back(
-    steps: list[tuple[str, str, str]], in_flight: int
-) -> None:
-    async def run() -> None:
-        bench = Bench(in_flight=in_flight)
-        began = defaultdict[str, list[int]](list)
-        submitted = defaultdict[str, list[int]](list)
-        cancelled = set[str]()
-        working = set[str]()
-
-        def job(key: str, number: int, program: str) -> Job:
-            async def work(lane: Lane) -> None:
-                assert key not in working
-                working.add(key)
-                try:
-                    began[key].append(number)
-                    for step in program:
-                        assert bench.room.in_flight <= in_flight
-                        if step == "s":
-                            await asyncio.sleep(0)
-                        elif step == "p":
-                            async with lane.parked():
-                                await asyncio.sleep(0)
-                        else:
-                            raise RuntimeError("a defect")
-                finally:
-                    working.discard(key)
-
-            return work
-
-        for number, (what, key, argument) in enumerate(steps):
-            if what == "submit":
-                submitted[key].append(number)
-                bench.submit(key, job(key, number, argument))
-            elif what == "cancel":
-                if bench.cancel(key):
-                    cancelled.add(key)
-            else:
-                for _ in range(int(argument)):
-                    await asyncio.sleep(0)
-            assert bench.room.in_flight <= in_flight
-            assert min(bench.figures) >= 0
-        await bench.done()
-        for key, numbers in submitted.items():
-            assert began[key] == sorted(set(began[key]))
-            if key not in cancelled:
-                assert began[key] == numbers
-        assert all(str(error) == "a defect" for error in bench.errors)
-
-    asyncio.run(run())

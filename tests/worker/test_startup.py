@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
+import pytest
+
+from streamapp.settings import Settings, load
 from tests.support.worker import WorkerProcess
 from tests.worker.conftest import Stage
 
@@ -75,3 +81,26 @@ async def test_a_database_and_a_broker_that_are_not_there(stage: Stage) -> None:
     assert "database: cannot be reached" in told
     assert "STREAMAPP_DATABASE_URL" in told
     assert "hidden" not in told
+
+
+async def test_the_table_is_shared_out_as_the_input_topic_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMAPP_DATA_DIR", str(tmp_path))  # of the app that an import builds
+    composition = importlib.import_module("streamapp.app")
+
+    async def partitions(settings: Settings) -> int:
+        return 5
+
+    async def nothing() -> None:
+        return
+
+    app, runtime = composition.build(load({"STREAMAPP_DATA_DIR": str(tmp_path / "other")}))
+    monkeypatch.setattr(composition, "check_start", partitions)
+    monkeypatch.setattr(composition, "install", lambda *_: None)
+    monkeypatch.setattr(runtime, "start", nothing)
+    runtime.views = None
+    await app.before_start()
+    table = app.tables["seen"]
+    assert table.partitions == 5
+    assert table.changelog_topic.partitions == 5
