@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: install demo test check kafka-test settings lock clean
+.PHONY: install demo test check kafka-test chaos settings lock clean
 
 install: $(READY)
 
@@ -27,6 +27,10 @@ test: $(READY)
 # Tests on Apache Kafka itself; needs Java 17 and Maven.
 kafka-test: $(READY)
 	$(BIN)/python -m pytest tests/kafka $(ARGS)
+
+# Breaks everything at random and counts what was lost; needs Java 17 and Maven.
+chaos: $(READY)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
