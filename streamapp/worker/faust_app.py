@@ -53,7 +53,14 @@ class StreamApp(faust.App):  # type: ignore[misc]
         if self.before_start is not None:
             await self.before_start()
         self.producer.buffer.max_messages = CHANGELOG_BUFFER
+        self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
+
+    async def _before_seek(self, _: Any, **__: Any) -> None:
+        """After a rebalance Faust goes back to the committed offsets, and only then empties the
+        streams' buffers: an event that came in between would be passed over, and lost with the
+        next commit. Until the buffers are emptied, which also resumes the flow, none comes in."""
+        self.flow_control.suspend()
 
     async def on_stop(self) -> None:
         """Drain before the tables close: intake first, then the work under way."""

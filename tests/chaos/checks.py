@@ -303,14 +303,16 @@ def check_letter_table(case: Case) -> tuple[int, list[Violation]]:
             found.append(Violation("wrong", f"row of a dead letter for no reason: {place}"))
             continue
         record, id_ = expected[place]
+        ids = (id_,) if id_ else ()
         if len(same) > 1:
-            found.append(Violation("doubled", f"{len(same)} rows of {place}", (id_,)))
+            found.append(Violation("doubled", f"{len(same)} rows of {place}", ids))
         for row in same:
             if (row["original_key"], row["original_value"]) != (record.key, record.value):
                 found.append(Violation("wrong", f"the row of {place} differs from its record"))
     for place, (_, id_) in expected.items():
         if place not in rows:
-            found.append(Violation("lost", f"no row of the dead letter of {place}", (id_,)))
+            ids = (id_,) if id_ else ()
+            found.append(Violation("lost", f"no row of the dead letter of {place}", ids))
     return len(case.evidence.dead_letters), found
 
 

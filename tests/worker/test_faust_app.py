@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import pytest
+from faust.types import TP
 
 from streamapp.settings import load
 from streamapp.worker import faust_app
@@ -170,6 +171,46 @@ async def test_a_broker_that_takes_no_marks_holds_no_hand_over_up(
     app._producer.flush = flush
     await asyncio.wait_for(app._hand_over(stopping=False), DEADLINE)
     assert log == ["hand_over stopping=False"]
+
+
+class SeekingConsumer(Consumer):
+    """Delivers an event while it goes back to the committed offsets, as a conductor does."""
+
+    def __init__(self, log: Log, app: StreamApp, queue: Any) -> None:
+        super().__init__(log, {TP("ai-results", 0)})
+        self._app = app
+        self._queue = queue
+        self.delivery: asyncio.Task[None] | None = None
+        self.resume_partitions = log.does("resume_partitions")
+        self.resume_flow = log.does("resume_flow")
+
+    async def perform_seek(self) -> None:
+        self.delivery = asyncio.create_task(self._deliver())
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    async def _deliver(self) -> None:
+        await self._app.flow_control.acquire()
+        self._queue.put_nowait("an event")
+
+
+async def test_no_event_is_dropped_between_the_seek_and_the_resumption(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faust.App, "on_first_start", log.awaits("on_first_start"))
+    app = StreamApp("test", broker="kafka://127.0.0.1:1", store="memory://")
+    app._producer = SimpleNamespace(buffer=SimpleNamespace())
+    await app.on_first_start()
+    queue = app.FlowControlQueue(maxsize=10, clear_on_resume=True)
+    consumer = app._consumer = SeekingConsumer(log, app, queue)
+    app._fetcher = SimpleNamespace(maybe_start=log.awaits("fetch"))
+    app.flow_control.resume()  # as for standby tables
+    recovery = app.tables.recovery
+    await asyncio.wait_for(recovery.on_recovery_completed(app.consumer_generation_id), DEADLINE)
+    assert consumer.delivery is not None
+    await asyncio.wait_for(consumer.delivery, DEADLINE)
+    assert log[-1] == "fetch"
+    assert queue.get_nowait() == "an event"
 
 
 @pytest.fixture
