@@ -167,6 +167,11 @@ class Metrics:
         self.fenced = counter(
             "partitions_fenced", "Writes refused as the partition had another epoch.", "outcome"
         )
+        self.skips = counter(
+            "deliveries_skipped",
+            "Places in a topic where fetched records did not reach us and were fetched again.",
+            "topic",
+        )
         self.defects = counter("defects", "Errors of our own code, by place.", "where")
         self.outage = gauge("outage", "1 while this cannot be reached.", "dependency")
         self._bind()
@@ -219,6 +224,10 @@ class Metrics:
 
     def lagging(self, topic: str, partition: int, records: int) -> None:
         self.lag.labels(topic, str(partition)).set(records)
+
+    def passed_over(self, topic: str) -> None:
+        """Records of one of our topics had been fetched and not delivered."""
+        self.skips.labels(topic).inc()
 
     def partition_gone(self, topic: str, partition: int) -> None:
         """The partition has another worker, which reports its lag from now on."""

@@ -16,6 +16,7 @@ from typing import Any
 from streamapp.pipeline.orchestrator import Delivered, Pipeline
 from streamapp.pipeline.outcomes import Record
 from streamapp.saga.model import Fenced
+from streamapp.worker.continuity import Continuity
 from streamapp.worker.dedup import DedupTable
 from streamapp.worker.lanes import Lane, Lanes, Room
 from streamapp.worker.membership import Membership
@@ -61,6 +62,7 @@ class Intake:
         table: DedupTable,
         membership: Membership,
         new_lease: NewLease,
+        continuity: Continuity,
         max_unacked: int,
         on_fenced: Callable[[bool], None],
         on_finished: Callable[[], None],
@@ -72,6 +74,7 @@ class Intake:
         self._table = table
         self._membership = membership
         self._new_lease = new_lease
+        self._continuity = continuity
         self._max_unacked = max_unacked
         self._on_fenced = on_fenced
         self._on_finished = on_finished
@@ -91,14 +94,14 @@ class Intake:
         if lease is None:
             return  # of a generation that ended: its next owner gets it
         record = record_of(event)
-        if record.offset == lease.ledger.last:
-            return  # after restoring a table Faust delivers the last record twice
-        try:
-            lease.ledger.add(record.offset)
-        except ValueError as error:
-            log.error("%s-%d: %s, ignored", record.topic, record.partition, error)
-            return
         held = lease
+        admitted = await self._continuity.admits(
+            held.sequence, record.offset, lambda: self._is_open(held)
+        )
+        if not admitted or not self._is_open(held):
+            return
+        held.ledger.add(record.offset)
+        self._continuity.took(held.sequence, record.offset)
 
         async def job(lane: Lane) -> None:
             await self._work(event, record, held, lane)
@@ -115,6 +118,9 @@ class Intake:
         if lease is None or lease.generation != generation:
             lease = self.leases[key] = self._new_lease(*key, generation)
         return None if lease.closed else lease
+
+    def _is_open(self, lease: PartitionLease) -> bool:
+        return not lease.closed and lease.generation != self._closed_generation
 
     async def _work(self, event: Any, record: Record, lease: PartitionLease, lane: Lane) -> None:
         while True:
@@ -164,6 +170,12 @@ class Intake:
                 lease = self.leases[key] = self._new_lease(*key, generation)
             lease.acquire()
 
+    async def revive(self) -> None:
+        """Look for partitions whose records have stopped to come, unless it is us who hold them."""
+        for lease in list(self.leases.values()):
+            if not self._room.full and lease.ledger.held < self._max_unacked:
+                await self._continuity.revive(lease.sequence)
+
     # Acknowledging
 
     def committable(self) -> dict[PartitionLease, int]:
@@ -199,6 +211,7 @@ class Intake:
             await asyncio.sleep(interval)
             if self._membership.generation != self._closed_generation:
                 await self.commit()
+                await self.revive()
 
     # Giving up
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from streamapp.saga.model import Fenced
+from streamapp.worker.continuity import Sequence
 from streamapp.worker.ledger import Ledger
 from streamapp.worker.membership import Standing
 
@@ -52,6 +53,7 @@ class PartitionLease:
         self.partition = partition
         self.generation = generation
         self.ledger = Ledger()
+        self.sequence = Sequence(topic, partition)
         self.closed = False
         self.granted: int | None = None  # the epoch, once raised and confirmed
         self.committed: int | None = None  # the committed offset when the lease began

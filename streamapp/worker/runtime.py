@@ -38,6 +38,7 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
 from streamapp.worker.gauges import Gauges
@@ -179,6 +180,11 @@ class Runtime:
             dead_letters=sink,
             observer=self.observer,
         )
+        continuity = Continuity(
+            self.membership,
+            LogReader(settings.kafka_bootstrap_servers).first_at,
+            self.metrics.passed_over,
+        )
         self.intake = Intake(
             pipeline=pipeline,
             lanes=self.lanes,
@@ -186,6 +192,7 @@ class Runtime:
             table=self.table,
             membership=self.membership,
             new_lease=self._new_lease,
+            continuity=continuity,
             max_unacked=settings.max_unacked,
             on_fenced=self.observer.fenced,
             on_finished=self._on_finished,
@@ -206,7 +213,7 @@ class Runtime:
             )
             for topic in (settings.outbound_topic, settings.dlq_topic)
         ]
-        self.dead_letters = DeadLetterIntake(store, self.database, self.membership)
+        self.dead_letters = DeadLetterIntake(store, self.database, self.membership, continuity)
         resumer = Resumer(
             sagas=self.sagas,
             journal=self.journal,
