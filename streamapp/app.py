@@ -8,6 +8,7 @@ from typing import Any
 
 import faust
 
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings, load
 from streamapp.web.routes import install
 from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
@@ -53,6 +54,8 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         debug=False,
         Worker=StreamWorker,
     )
+    if settings.crash_point is not None:
+        crash_points.kill_at(*crash_points.parse(settings.crash_point))
     app.settings = settings
     runtime = Runtime(settings, app)
 
