@@ -59,7 +59,7 @@ def parse(text: str) -> tuple[str, int]:
     """
     point, _, number = text.partition(":")
     if point not in POINTS:
-        raise ValueError(f"must be one of {', '.join(POINTS)}, with :N for its N-th pass")
+        raise ValueError(f"must be a point ({', '.join(POINTS)}), with :N for its N-th pass")
     if number and not (number.isdecimal() and int(number) > 0):
         raise ValueError("the pass of a crash point is a number from 1 on")
     return point, int(number or 1)
