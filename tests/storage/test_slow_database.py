@@ -20,6 +20,7 @@ from streamapp.storage.owners import raise_epoch
 from tests.storage.locks import waiters
 from tests.storage.writes import ONE, claim, counts, state_of, task, transactions, update
 from tests.support.bench import Bench, running_bench, running_journal, settings_for
+from tests.support.crowd import Crowd
 from tests.support.proxy import AtCommit, Proxy, proxy_to
 from tests.support.sagas import GROUP, TOPIC
 from tests.support.waiting import until, until_async
@@ -188,26 +189,6 @@ def small_server(guardian: Guardian) -> Iterator[EmbeddedPostgres]:
     server.stop()
 
 
-class Crowd:
-    """Takes every connection that the server has left."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connections: list[asyncpg.Connection[asyncpg.Record]] = []
-
-    async def come(self) -> None:
-        while True:
-            try:
-                self._connections.append(await asyncpg.connect(self._dsn))
-            except asyncpg.TooManyConnectionsError:
-                return
-
-    async def go(self) -> None:
-        for connection in self._connections:
-            await connection.close()
-        self._connections.clear()
-
-
 async def test_too_many_connections_are_waited_for(small_server: EmbeddedPostgres) -> None:
     dsn = small_server.dsn()
     await upgrade(dsn)
@@ -228,11 +209,7 @@ async def test_too_many_connections_are_waited_for(small_server: EmbeddedPostgre
             # In the middle of the work: the session is lost, and its place taken by another.
             await crowd.come()
             reports.clear()
-            await bench.pool.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where application_name = 'streamapp-journal'"
-            )
-            await crowd.come()
+            await crowd.take_over()
             writes = [
                 asyncio.create_task(journal.write(claim(bench.epoch, state_of(f"p-{n}"))))
                 for n in range(20)
