@@ -137,6 +137,7 @@ class Runtime:
         self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
         self._tasks: list[asyncio.Task[None]] = []
         self._started = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
         self.pool: Pool
         self.views: Views
         self.tenants: TenantDirectory
@@ -149,6 +150,7 @@ class Runtime:
         """Connect and start the tasks that serve all partitions."""
         settings = self.settings
         self.pool = await create_pool(settings)
+        self.database.on_read_only = self._leave_sessions
         self.views = Views(
             readiness=self.readiness,
             worker=self.figures,
@@ -244,6 +246,10 @@ class Runtime:
         error = None if task.cancelled() else task.exception()
         log.critical("task %s ended", task.get_name(), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave_sessions(self) -> None:
+        """Every connection of the pool is made anew before its next use."""
+        self._leaving = asyncio.create_task(self.pool.expire_connections())
 
     def _on_finished(self) -> None:
         for relay in self.relays:
