@@ -130,6 +130,7 @@ class Runtime:
             buckets=settings.dedup_buckets,
             partitions=app.conf.topic_partitions,
             cache=settings.dedup_cache,
+            report=self.metrics.table_failed,
         )
         self.room = Room(
             Bounds(settings.max_in_flight, settings.max_parked, settings.max_parked_bytes)
