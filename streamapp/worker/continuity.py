@@ -24,7 +24,7 @@ log = logging.getLogger("streamapp.continuity")
 ASK_AGAIN = 0.5  # seconds before a broker that gave no answer is asked again
 REWIND_AGAIN = 5.0  # seconds after which the consumer is sent back once more
 LOOK_WITHIN = 5.0  # seconds that a look into the log may take
-STALLED_AFTER = 10.0  # seconds without a record although the partition has more
+STALLED_AFTER = 30.0  # seconds without a record although more were fetched; doubled each time
 
 FirstAt = Callable[[str, int, int], Awaitable[int | None]]
 
@@ -37,6 +37,8 @@ class Position(Protocol):
     async def seek(self, topic: str, partition: int, offset: int) -> None: ...
 
     def highwater(self, topic: str, partition: int) -> int | None: ...
+
+    async def position(self, topic: str, partition: int) -> int | None: ...
 
 
 class NoAnswer(Exception):
@@ -55,6 +57,7 @@ class Sequence:
         self.next: int | None = None
         self.moved_at = time.monotonic()
         self.rewound_at: float | None = None
+        self.patience = STALLED_AFTER  # seconds
 
 
 class Continuity:
@@ -101,6 +104,7 @@ class Continuity:
         sequence.next = offset + 1
         sequence.moved_at = self._clock()
         sequence.rewound_at = None
+        sequence.patience = STALLED_AFTER
 
     def _reaches(self, sequence: Sequence, offset: int) -> bool:
         """Whether the log goes on to the committed offset. One that lost records may not, and is
@@ -159,18 +163,19 @@ class Continuity:
         return None
 
     async def revive(self, sequence: Sequence) -> None:
-        """Send the consumer back where a partition has records and none of them comes.
+        """Send the consumer back where records were fetched and none of them comes.
 
         Records that were passed over at the end of the log are followed by none that would
-        tell. Call it only while nothing holds intake up.
+        tell. Call it only while nothing holds intake up. Ever more patient, as what was fetched
+        may be waiting behind much else, and going back fetches it anew.
         """
-        if sequence.next is None or self._clock() - sequence.moved_at < STALLED_AFTER:
-            return
-        highwater = self._position.highwater(sequence.topic, sequence.partition)
-        if highwater is None or highwater <= sequence.next:
+        if sequence.next is None or self._clock() - sequence.moved_at < sequence.patience:
             return
         expected = sequence.next
         sequence.moved_at = self._clock()
+        position = await self._position.position(sequence.topic, sequence.partition)
+        if position is None or position <= expected:
+            return  # nothing was fetched that did not come
         try:
             first = await self._first_at(sequence.topic, sequence.partition, expected)
         except NoAnswer as error:
@@ -178,6 +183,7 @@ class Continuity:
             return
         if first is None or sequence.next != expected:
             return  # what is left are transaction markers; or it went on by itself
+        sequence.patience *= 2
         log.warning(
             "%s-%d: record %d does not come, going back to it",
             sequence.topic,

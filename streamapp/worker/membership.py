@@ -132,6 +132,15 @@ class Membership:
         if target in self._thread._consumer.assignment():
             self._thread._consumer.seek(target, offset)
 
+    async def position(self, topic: str, partition: int) -> int | None:
+        """The offset after the last record that was fetched; None when that is not known."""
+        offset: int | None = await self._in_thread(self._fetched, topic, partition, default=None)
+        return offset
+
+    async def _fetched(self, topic: str, partition: int) -> int:
+        async with asyncio.timeout(COMMIT_TIMEOUT):
+            return int(await self._thread._consumer.position(TopicPartition(topic, partition)))
+
     async def _in_thread(self, function: Any, *arguments: Any, default: Any) -> Any:
         try:
             return await self._thread.call_thread(function, *arguments)

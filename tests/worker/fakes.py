@@ -62,6 +62,7 @@ class FakeMembership:
     commits: list[tuple[int, dict[tuple[str, int], int]]] = field(default_factory=list)
     begins: dict[tuple[str, int], int] = field(default_factory=dict)  # committed offsets
     highwaters: dict[tuple[str, int], int] = field(default_factory=dict)
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
     seeks: list[tuple[str, int, int]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -86,6 +87,10 @@ class FakeMembership:
 
     def highwater(self, topic: str, partition: int) -> int | None:
         return self.highwaters.get((topic, partition))
+
+    async def position(self, topic: str, partition: int) -> int | None:
+        await asyncio.sleep(0)
+        return self.positions.get((topic, partition))
 
 
 class FakeLog:

@@ -148,25 +148,36 @@ async def test_nobody_waits_for_the_broker_once_the_partition_is_given_up() -> N
 async def test_records_missing_at_the_end_of_the_log_are_gone_back_to() -> None:
     bench = Bench(5, 6, 7)
     await bench.deliver(5)
-    bench.membership.highwaters[P] = 8
+    bench.membership.positions[P] = 8
     await bench.continuity.revive(bench.sequence)
     assert bench.seeks == [], "they may be on their way"
     bench.now += STALLED_AFTER
     await bench.continuity.revive(bench.sequence)
     assert bench.seeks == [6]
     assert bench.skips == ["ai-results"]
-    bench.now += 1.0
+    bench.now += STALLED_AFTER * 2 - 1
     await bench.continuity.revive(bench.sequence)
-    assert bench.seeks == [6]
+    assert bench.seeks == [6], "what waits behind much else is not fetched anew for ever"
+    bench.now += 1
+    await bench.continuity.revive(bench.sequence)
+    assert bench.seeks == [6, 6]
     assert await bench.deliver(6, 7) == [6, 7]
+    bench.now += STALLED_AFTER
+    bench.log.there[P] = [8]
+    bench.membership.positions[P] = 9
+    await bench.continuity.revive(bench.sequence)
+    assert bench.seeks == [6, 6, 8]
 
 
-async def test_the_end_of_the_log_is_no_reason_to_go_back() -> None:
-    bench = Bench(5)
+@pytest.mark.parametrize(
+    ("there", "position"),
+    [((5,), 6), ((5, 6), 6), ((5,), 7)],
+    ids=["the end", "not fetched yet", "a transaction marker"],
+)
+async def test_there_is_no_reason_to_go_back(there: tuple[int, ...], position: int) -> None:
+    bench = Bench(*there)
     await bench.deliver(5)
     bench.now += STALLED_AFTER
-    bench.membership.highwaters[P] = 6
-    await bench.continuity.revive(bench.sequence)
-    bench.membership.highwaters[P] = 7  # a transaction marker, say
+    bench.membership.positions[P] = position
     await bench.continuity.revive(bench.sequence)
     assert bench.seeks == []
