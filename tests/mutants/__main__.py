@@ -104,7 +104,7 @@ def show(results: list[Result]) -> None:
     print(f"\n{'':<14} {'mutant':<44} breaks")
     for result in results:
         print(f"{result.verdict:<14} {result.mutant.name:<44} {'; '.join(result.mutant.breaks)}")
-        if result.detail:
+        if result.verdict is not Verdict.CAUGHT:
             print(f"{'':<14} {result.detail}")
     counts = _counts(results)
     text = f"{len(results)} mutants: {counts[Verdict.CAUGHT]} caught"

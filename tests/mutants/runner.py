@@ -51,7 +51,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A mutant's verdict; ``detail`` says more of any but CAUGHT."""
+    """A mutant's verdict; ``detail`` says how it was caught, or why not."""
 
     mutant: Mutant
     verdict: Verdict
@@ -172,6 +172,7 @@ def judge(caught_by: Sequence[str], outcome: Outcome) -> tuple[Verdict, str]:
     """The verdict on a mutant by the tests that it names."""
     if outcome.problem:
         return Verdict.BROKEN, outcome.problem
+    said = ""
     for test_id in caught_by:
         cases = outcome.of(test_id)
         failed = [case for case in cases if case.state == "failed"]
@@ -179,23 +180,36 @@ def judge(caught_by: Sequence[str], outcome: Outcome) -> tuple[Verdict, str]:
         if nonsense := [case for case in failed if case.message.startswith(_NO_PROGRAM)]:
             return Verdict.BROKEN, f"{test_id}: {nonsense[0].message.splitlines()[0]}"
         if not failed and (other or not cases):
-            said = f"{other[0].state}: {other[0].message}" if other else "was not run"
-            return Verdict.BROKEN, f"{test_id}: {said.splitlines()[0]}"
+            missing = f"{other[0].state}: {other[0].message}" if other else "was not run"
+            return Verdict.BROKEN, f"{test_id}: {missing.splitlines()[0]}"
         if not failed:
             return Verdict.SURVIVED, f"{test_id} passes"
-    return Verdict.CAUGHT, ""
+        said = said or failed[0].message
+    return Verdict.CAUGHT, " | ".join(said.splitlines()[:2])
 
 
 def undefined_names(paths: Iterable[Path]) -> str:
     """What is no program in these files: syntax errors, names that are nowhere defined."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--quiet", "--no-cache"]
+    command += ["--output-format=concise", "--select=F821", *map(str, paths)]
     checked = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--isolated", "--quiet", "--no-cache"]
-        + ["--output-format=concise", "--select=F821", *map(str, paths)],
+        command,
         capture_output=True,
         text=True,
         check=False,
     )
     return checked.stdout.strip() or (checked.stderr.strip() if checked.returncode else "")
+
+
+def _run_all(copy: Copy, ids: list[str]) -> Outcome:
+    """Run tests; one that is not there, or cannot be collected, takes no other with it."""
+    outcome = copy.run(ids)
+    if not outcome.problem or len(ids) == 1:
+        return outcome
+    middle = len(ids) // 2
+    halves = [_run_all(copy, half) for half in (ids[:middle], ids[middle:])]
+    problems = [half.problem for half in halves if half.problem]
+    return Outcome([*halves[0].cases, *halves[1].cases], "; ".join(problems))
 
 
 class Runner:
@@ -251,7 +265,7 @@ class Runner:
     def _share(self, ids: list[str]) -> Outcome:
         copy = self._copies.get()
         try:
-            return copy.run(ids)
+            return _run_all(copy, ids)
         finally:
             self._copies.put(copy)
 
@@ -263,7 +277,8 @@ class Runner:
         finally:
             self._copies.put(copy)
         result = Result(mutant, verdict, detail, time.monotonic() - began)
-        self._tell(f"{verdict:<14} {result.seconds:5.1f} s  {mutant.name}  {detail}".rstrip())
+        more = "" if verdict is Verdict.CAUGHT else detail
+        self._tell(f"{verdict:<14} {result.seconds:5.1f} s  {mutant.name}  {more}".rstrip())
         return result
 
     def _verdict(self, copy: Copy, mutant: Mutant, wrong: dict[str, str]) -> tuple[Verdict, str]:
@@ -271,13 +286,14 @@ class Runner:
             if test_id in wrong:
                 return Verdict.BROKEN, f"{test_id} {wrong[test_id]}".splitlines()[0]
         try:
-            texts = mutant.mutated(self._root)
+            texts = mutant.mutated(copy.root)
         except DoesNotApply as problem:
             return Verdict.DOES_NOT_APPLY, str(problem)
+        unhurt = {path: (copy.root / path).read_text() for path in texts}
         try:
             copy.write(texts)
             if problem := undefined_names(copy.root / path for path in texts):
                 return Verdict.BROKEN, f"the patch is no program: {problem.splitlines()[0]}"
             return judge(mutant.caught_by, copy.run(mutant.caught_by))
         finally:
-            copy.write({path: (self._root / path).read_text() for path in texts})
+            copy.write(unhurt)
