@@ -164,8 +164,11 @@ def _cases(report: Path) -> list[Case]:
 
 
 def _last(output: str) -> str:
-    errors = [line for line in output.splitlines() if line.startswith(("E  ", "ERROR"))]
-    return " | ".join(line.strip() for line in (errors or output.splitlines())[-2:])
+    lines = [line.strip() for line in output.splitlines()]
+    errors = [line for line in lines if line.startswith("E  ")]
+    return " | ".join(
+        (errors or [line for line in lines if line.startswith("ERROR")] or lines)[-2:]
+    )
 
 
 def judge(caught_by: Sequence[str], outcome: Outcome) -> tuple[Verdict, str]:
@@ -287,8 +290,8 @@ class Runner:
                 return Verdict.BROKEN, f"{test_id} {wrong[test_id]}".splitlines()[0]
         try:
             texts = mutant.mutated(copy.root)
-        except DoesNotApply as problem:
-            return Verdict.DOES_NOT_APPLY, str(problem)
+        except DoesNotApply as reason:
+            return Verdict.DOES_NOT_APPLY, str(reason)
         unhurt = {path: (copy.root / path).read_text() for path in texts}
         try:
             copy.write(texts)

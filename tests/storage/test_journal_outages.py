@@ -111,6 +111,30 @@ async def test_a_terminated_session_is_no_fault_of_the_write(
     assert set((await counts(bench.pool)).values()) == {3}
 
 
+async def test_a_session_terminated_in_a_transaction_is_no_fault_of_the_write(
+    bench: Bench, database: str, reports: list[BaseException | None]
+) -> None:
+    """As when PostgreSQL is restarted. The client tells of a connection that is closed."""
+    state = state_of()
+    await bench.journal.write(claim(bench.epoch, state))
+    async with running_journal(
+        database, reports.append, lock_timeout=60, statement_timeout=60
+    ) as journal:
+        async with locked(bench.pool, "select 1 from sagas for update"):
+            write = asyncio.create_task(
+                journal.write(update(bench.epoch, state, status=SagaStatus.COMPLETED))
+            )
+            await waiters(bench.pool, 1)
+            await bench.pool.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where wait_event_type = 'Lock' and datname = current_database()"
+            )
+            await until(lambda: bool(reports))
+        await write
+    assert isinstance(reports[0], asyncpg.InterfaceError)
+    assert (await bench.saga())["status"] == "COMPLETED"
+
+
 async def test_a_missing_table_is_waited_for(
     bench: Bench, journal: PostgresJournal, reports: list[BaseException | None]
 ) -> None:
