@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
-import pytest
 
-from streamapp.storage import connection as module
 from streamapp.storage.connection import Connection, connect, create_pool
 from tests.support.bench import settings_for
 
@@ -38,18 +36,3 @@ async def test_a_session_has_its_limits(database: str) -> None:
         await connection.close()
     async with await create_pool(settings) as pool, pool.acquire() as pooled:
         assert await pooled.fetchval("show lock_timeout") == "1500ms"
-
-
-async def test_a_session_that_stands_still_in_a_transaction_loses_its_locks(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "IDLE_IN_TRANSACTION", 0.05)
-    settings = settings_for(database, lock_timeout=60.0, statement_timeout=60.0)
-    frozen = await connect(settings, "frozen")
-    other = await connect(settings, "other")
-    try:
-        await frozen.execute("begin; lock table sagas in access exclusive mode")
-        assert await other.fetchval("select count(*) from sagas") == 0
-    finally:
-        frozen.terminate()
-        await other.close()
