@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from streamapp.saga.model import Fenced, SagaStatus, SagaWrite
-from streamapp.saga.operations import RaisePriority, SetLeadStatus
+from streamapp.saga.operations import CancelTask, RaisePriority, SetLeadStatus
 from streamapp.storage.journal import PostgresJournal
 from tests.storage.locks import locked, waiters
 from tests.storage.writes import (
@@ -116,13 +116,13 @@ async def test_a_session_terminated_in_a_transaction_is_no_fault_of_the_write(
 ) -> None:
     """As when PostgreSQL is restarted. The client tells of a connection that is closed."""
     state = state_of()
-    await bench.journal.write(claim(bench.epoch, state))
+    await bench.journal.write(claim(bench.epoch, state, task("held")))
     async with running_journal(
         database, reports.append, lock_timeout=60, statement_timeout=60
     ) as journal:
-        async with locked(bench.pool, "select 1 from sagas for update"):
-            write = asyncio.create_task(
-                journal.write(update(bench.epoch, state, status=SagaStatus.COMPLETED))
+        async with locked(bench.pool, "select 1 from tasks where task_id = 'held' for update"):
+            undo = asyncio.create_task(
+                journal.write(update(bench.epoch, state, CancelTask("held", "why")))
             )
             await waiters(bench.pool, 1)
             await bench.pool.execute(
@@ -130,9 +130,9 @@ async def test_a_session_terminated_in_a_transaction_is_no_fault_of_the_write(
                 "where wait_event_type = 'Lock' and datname = current_database()"
             )
             await until(lambda: bool(reports))
-        await write
+        await undo
     assert isinstance(reports[0], asyncpg.InterfaceError)
-    assert (await bench.saga())["status"] == "COMPLETED"
+    assert (await bench.tasks())["held"] == "cancelled"
 
 
 async def test_a_missing_table_is_waited_for(

@@ -111,7 +111,7 @@ async def test_ready_means_that_broker_and_database_are_there(runtime: Runtime) 
     assert all(runtime.readiness().values())
     runtime.database.report(ConnectionResetError())
     assert [name for name, holds in runtime.readiness().items() if not holds] == ["database"]
-    runtime.broker.report(ConnectionResetError())
+    runtime.broker.report("ai-results-dlq", ConnectionResetError())
     app.rebalancing = True
     app.tables.recovery.in_recovery = True
     runtime._started.clear()
