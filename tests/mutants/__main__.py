@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.mutants.databases import servers
 from tests.mutants.patches import PATCHES, Mutant, Unreadable, load
 from tests.mutants.runner import Result, Runner, Verdict
 
@@ -116,6 +120,19 @@ def show(results: list[Result]) -> None:
     print(text)
 
 
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def environments(
+    options: argparse.Namespace,
+) -> AbstractContextManager[list[Mapping[str, str]]]:
+    """What each of the mutants that run at once finds in its environment."""
+    if options.root == ROOT:
+        return servers(options.jobs)
+    return nullcontext([{} for _ in range(options.jobs)])
+
+
 def main(given: list[str]) -> int:
     options = arguments(given)
     try:
@@ -129,10 +146,9 @@ def main(given: list[str]) -> int:
             for test_id in mutant.caught_by:
                 print(f"{'':<44} {test_id}")
         return 0
-    runner = Runner(
-        options.root, jobs=options.jobs, tell=lambda text: print(text, file=sys.stderr, flush=True)
-    )
-    results = runner.run(mutants)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with environments(options) as each:
+        results = Runner(options.root, each, _tell).run(mutants)
     if options.json:
         print(json.dumps(_as_json(results)))
     else:

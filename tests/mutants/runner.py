@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,16 +89,19 @@ class Outcome:
 
 
 class Copy:
-    """A copy of the tree that is imported instead of the original."""
+    """A copy of the tree that is imported instead of the original; ``more`` is added to the
+    environment of its tests."""
 
-    def __init__(self, root: Path, target: Path) -> None:
+    def __init__(self, root: Path, target: Path, more: Mapping[str, str]) -> None:
         self.root = target
+        self._more = more
+        self._process: subprocess.Popen[str] | None = None
         patterns = (root / ".gitignore").read_text().split()
         ignored = shutil.ignore_patterns(".git", *(pattern.rstrip("/") for pattern in patterns))
         shutil.copytree(root, target, ignore=ignored)
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.root), "PYTHONSAFEPATH": ""}
+        return {**os.environ, "PYTHONPATH": str(self.root), "PYTHONSAFEPATH": "", **self._more}
 
     def verify(self) -> None:
         """Raises ``RuntimeError`` unless this copy is what its tests import."""
@@ -126,7 +129,7 @@ class Copy:
         report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += [f"--timeout={timeout}", f"--junitxml={report}", *ids]
-        process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             command,
             cwd=self.root,
             env=self.environment(),
@@ -139,17 +142,22 @@ class Copy:
         )
         try:
             output, _ = process.communicate(timeout=START_MARGIN + timeout * len(ids))
-        except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:
+            self.kill()
             process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                return Outcome(problem="pytest did not come to its end")
-            raise
+            return Outcome(problem="pytest did not come to its end")
+        finally:
+            self._process = None
         outcome = Outcome(_cases(report)) if report.exists() else Outcome()
         if process.returncode not in (0, 1):
             outcome.problem = f"pytest exited {process.returncode}: {_last(output)}"
         return outcome
+
+    def kill(self) -> None:
+        """End what runs here. May be called from any thread."""
+        if (process := self._process) is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _cases(report: Path) -> list[Case]:
@@ -216,21 +224,28 @@ def _run_all(copy: Copy, ids: list[str]) -> Outcome:
 
 
 class Runner:
-    """Runs mutants on ``jobs`` copies of the tree at once."""
+    """Runs mutants on copies of the tree, as many at once as there are ``environments``."""
 
-    def __init__(self, root: Path, *, jobs: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        environments: Sequence[Mapping[str, str]],
+        tell: Callable[[str], None],
+    ) -> None:
         self._root = root
-        self._jobs = jobs
+        self._environments = environments
+        self._jobs = len(environments)
         self._tell = tell
         self._copies: SimpleQueue[Copy] = SimpleQueue()
 
     def run(self, mutants: Sequence[Mutant]) -> list[Result]:
         """The verdicts, in the order of the mutants."""
         with TemporaryDirectory(prefix="mutants-") as scratch:
-            for number in range(self._jobs):
-                # Readable for the user that an embedded PostgreSQL runs as.
-                Path(scratch).chmod(0o755)
-                copy = Copy(self._root, Path(scratch) / f"copy-{number}")
+            copies = [
+                Copy(self._root, Path(scratch) / f"copy-{number}", more)
+                for number, more in enumerate(self._environments)
+            ]
+            for copy in copies:
                 copy.verify()
                 self._copies.put(copy)
             with ThreadPoolExecutor(self._jobs) as executor:
@@ -239,6 +254,8 @@ class Runner:
                     return list(executor.map(lambda each: self._one(each, unhurt), mutants))
                 except BaseException:
                     executor.shutdown(wait=False, cancel_futures=True)
+                    for copy in copies:
+                        copy.kill()
                     raise
 
     def _unmutated(self, executor: ThreadPoolExecutor, mutants: Sequence[Mutant]) -> dict[str, str]:
