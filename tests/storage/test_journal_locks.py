@@ -210,6 +210,21 @@ async def test_a_lead_that_is_free_again_is_not_held_up_by_many_that_are_not(
             write.cancel()
 
 
+async def test_a_write_that_is_set_apart_stands_in_line_for_its_lock(
+    bench: Bench, database: str
+) -> None:
+    state = state_of()
+    await add_lead(bench.pool, state)
+    async with running_journal(database, lock_timeout=60, statement_timeout=60) as journal:
+        async with locked(bench.pool, lock_of(state)):
+            (write,) = await set_apart(
+                journal, bench.epoch, claim(bench.epoch, state, SetLeadStatus("seen"))
+            )
+            await waiters(bench.pool, 1)
+        await write
+    assert await lead_status(bench.pool, state) == "seen"
+
+
 async def test_a_busy_lead_is_written_in_its_turn(bench: Bench, database: str) -> None:
     """Whoever only looks whether it is free may look for ever: a write waits in the queue."""
     state = state_of()
