@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamapp.saga.journal import Written
-from streamapp.saga.model import Fenced, SagaState, SagaStatus, SagaWrite, WriteRefused
+from streamapp.saga.model import Fenced, SagaState, SagaWrite, WriteRefused
 from streamapp.settings import Settings
-from streamapp.storage import batch, effects
+from streamapp.storage import batch, effects, requests, settlements
 from streamapp.storage.connection import Connection, connect
 from streamapp.storage.faults import Fault, fault_of
-from streamapp.storage.sagas import load_sagas
+from streamapp.storage.health import insist
+from streamapp.storage.sagas import load_sagas, stands_where_expected
 
 FIRST_BACKOFF = 0.05  # seconds
 MAX_BACKOFF = 1.0
@@ -82,7 +83,10 @@ class PostgresJournal:
         return await future
 
     async def load(self, processing_id: str) -> SagaState | None:
-        """Read a saga on a connection of its own. Raises ``faults.DATABASE_ERRORS``."""
+        """Read a saga on a connection of its own."""
+        return await insist(lambda: self._load(processing_id), self._on_outage)
+
+    async def _load(self, processing_id: str) -> SagaState | None:
         connection = await connect(self._settings, "streamapp-load")
         try:
             return (await load_sagas(connection, [processing_id])).get(processing_id)
@@ -103,16 +107,19 @@ class PostgresJournal:
             live = await self._with_valid_epoch(connection, entries, results)
             if skip_locked:
                 live, apart = await self._without_locked_leads(connection, live)
-            claims = [entry for entry in live if entry.write.claim]
-            updates = [entry for entry in live if not entry.write.claim]
+            claims = [entry for entry in live if entry.write.new]
+            others = [entry for entry in live if not entry.write.new]
             claims = await self._claim(connection, claims, results)
-            updates = await self._lock(connection, updates, results)
-            live = [*claims, *updates]
+            others = await self._lock(connection, others, results)
+            live = [*claims, *others]
             writes = [entry.write for entry in live]
             if writes:
                 outputs = await effects.apply_operations(connection, writes)
                 await batch.upsert_steps(connection, writes)
-                await batch.update_sagas(connection, [entry.write for entry in updates])
+                await batch.revive_sagas(connection, writes)
+                await batch.update_sagas(connection, writes)
+                await settlements.settle(connection, writes)
+                await requests.note_carried_out(connection, writes)
                 await batch.insert_outbox(connection, self._group, writes)
                 await batch.upsert_processed(connection, self._settings.dedup_window, writes)
                 before_commit = time.monotonic()
@@ -217,21 +224,22 @@ class PostgresJournal:
             return []
         ids = sorted(entry.write.state.message.processing_id for entry in entries)
         records = await connection.fetch(
-            "SELECT processing_id, run, status, write_id FROM sagas WHERE processing_id = ANY($1) "
-            "ORDER BY processing_id FOR UPDATE",
+            "SELECT processing_id, run, status, write_id, consumer_group, topic, partition "
+            "FROM sagas WHERE processing_id = ANY($1) ORDER BY processing_id FOR UPDATE",
             ids,
         )
         found = {record["processing_id"]: record for record in records}
+        waiting = await requests.lock_open(connection, [entry.write for entry in entries])
         live = []
         committed = []
         for entry in entries:
-            state = entry.write.state
-            record = found.get(state.message.processing_id)
+            record = found.get(entry.write.state.message.processing_id)
             if record is not None and record["write_id"] == entry.write.write_id:
                 committed.append(entry)
-            elif record is None or (record["run"], SagaStatus(record["status"])) != (
-                state.run,
-                state.status,
+            elif (
+                record is None
+                or not stands_where_expected(record, entry.write, self._group)
+                or not requests.still_open(entry.write, waiting)
             ):
                 results.append(
                     (
