@@ -34,8 +34,9 @@ class DeadLetter:
 
     ``source`` is the record whose delivery failed, ``origin`` the one in which the message came
     first: they differ after a redrive. ``action`` is empty when the whole record failed.
-    ``has_saga``: the message has a saga, which stood at ``run`` (0 where there is none). ``redrive``
-    is the id of the redrive that failed, which is that of the letter it answered; else empty.
+    ``has_saga``: the message has a saga, which stood at ``run`` (0 where there is none).
+    ``redrive`` is the id of the redrive that failed, which is that of the letter it answered, else
+    empty.
     ``attempts`` counts deliveries or calls, at least 1; the times are those of the first and the
     last of them.
     """
@@ -133,8 +134,6 @@ def dead_letter_headers(original: Headers, letter: DeadLetter) -> Headers:
         "processing_id": letter.processing_id or "",
         "action": letter.action,
         "run": str(letter.run),
-        "has_saga": "true" if letter.has_saga else "false",
-        "redrive": letter.redrive,
         "reason": letter.reason.value,
         "exception": _head(letter.exception, MAX_NAME),
         "message": _head(letter.message, MAX_MESSAGE),
@@ -142,6 +141,8 @@ def dead_letter_headers(original: Headers, letter: DeadLetter) -> Headers:
         "attempts": str(letter.attempts),
         "first_attempt_at": _to_text(letter.first_attempt_at),
         "last_attempt_at": _to_text(letter.last_attempt_at),
+        "has_saga": "true" if letter.has_saga else "false",
+        "redrive": letter.redrive,
     }
     return own_headers(original) + tuple(
         (PREFIX + name, text.encode(errors="replace")) for name, text in fields.items()

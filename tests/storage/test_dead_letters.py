@@ -121,7 +121,7 @@ async def test_the_letter_of_a_later_run_is_news(store: Store, status: str) -> N
     row = await store.row()
     assert row["dead_letter_id"] == letter().id
     assert row["letter_ids"] == [letter().id, later.id]
-    assert (row["status"], row["run"], row["attempt_count"]) == ("failed", 1, 1)
+    assert (row["status"], row["run"], row["attempt_count"]) == ("failed", 1, 5)
     assert (row["reason"], row["error_message"]) == ("step_rejected", "refused this time")
     assert json.loads(row["original_payload"]) == {"edited": True}
     assert row["first_attempt_at"] == datetime(2026, 5, 1, tzinfo=UTC)
