@@ -8,6 +8,7 @@ from typing import Any
 
 import faust
 
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings, load
 from streamapp.web.routes import install
 from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
@@ -48,12 +49,15 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         web_tables_enabled=settings.faust_pages,
         web_router_enabled=settings.faust_pages,
         web_bind=settings.web_host,
-        web_port=settings.web_port,
-        web_enabled=settings.web_port > 0,
+        web_port=settings.web_port or 6066,
         debug=False,
         Worker=StreamWorker,
     )
+    if settings.crash_point is not None:
+        crash_points.kill_at(*crash_points.parse(settings.crash_point))
     app.settings = settings
+    if settings.web_port == 0:
+        app.boot_strategy.enable_web = False  # the command line's default overrules the setting
     runtime = Runtime(settings, app)
 
     async def before_start() -> None:

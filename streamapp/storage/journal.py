@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streamapp.resilience import crash_points
 from streamapp.saga.journal import Written
 from streamapp.saga.model import Fenced, SagaState, SagaWrite, WriteRefused
 from streamapp.settings import Settings
@@ -126,6 +127,8 @@ class PostgresJournal:
                 for entry in live:
                     answers = outputs.get(entry.write.write_id, {})
                     results.append((entry, Written(outputs=answers, at=before_commit)))
+            crash_points.reach("journal.written")
+        crash_points.reach("journal.committed")
         return results, apart
 
     async def _with_valid_epoch(

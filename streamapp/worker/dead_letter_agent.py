@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from streamapp.pipeline.dead_letter import parse_headers
+from streamapp.resilience import crash_points
 from streamapp.storage.dead_letters import DeadLetterStore
 from streamapp.storage.health import DatabaseHealth
 from streamapp.worker.continuity import Continuity, Sequence
@@ -52,6 +53,7 @@ class DeadLetterIntake:
             return
         letter = parse_headers(record.headers)
         await self._health.insist(lambda: self._store.store(record, letter))
+        crash_points.reach("dead_letter.stored")
         if self._is_current(generation):  # else stored again by the next owner: changes nothing
             self._stored[partition] = record.offset + 1
             self._continuity.took(sequence, record.offset)
@@ -66,6 +68,7 @@ class DeadLetterIntake:
         if not pending or generation is None:
             return
         if await self._membership.commit(generation, pending):
+            crash_points.reach("dead_letter.committed")
             for partition, offset in pending.items():
                 if self._stored.get(partition) == offset:
                     del self._stored[partition]

@@ -15,6 +15,7 @@ from typing import Any
 
 from streamapp.pipeline.orchestrator import Delivered, Pipeline
 from streamapp.pipeline.outcomes import Record
+from streamapp.resilience import crash_points
 from streamapp.saga.model import Fenced
 from streamapp.worker.continuity import Continuity
 from streamapp.worker.dedup import DedupTable
@@ -146,6 +147,7 @@ class Intake:
         self, event: Any, record: Record, lease: PartitionLease, delivered: Delivered
     ) -> None:
         """Acknowledge and mark in one tick, so that no revocation comes between."""
+        crash_points.reach("record.durable")
         self._on_finished()
         if lease.closed or lease.generation != self._membership.generation:
             return
@@ -153,6 +155,7 @@ class Intake:
         lease.ledger.finish(record.offset)
         if delivered.seen is not None and delivered.processing_id is not None:
             self._table.mark(event, delivered.processing_id, delivered.seen)
+        crash_points.reach("record.marked")
 
     def submit(self, lease: PartitionLease, key: bytes | None, work: Any, size: int) -> None:
         """Run other work (``async def work(lane)``) in a lead's lane, in its turn."""
@@ -198,6 +201,7 @@ class Intake:
                 if lease.generation == generation
             }
             if await self._membership.commit(generation, offsets):
+                crash_points.reach("offsets.committed")
                 self._commits.update(
                     {
                         lease: offset
@@ -234,6 +238,7 @@ class Intake:
             at_work := self._lanes.at_work()
         ):
             await asyncio.wait(at_work, timeout=min(left, DRAIN_LOOK))
+        crash_points.reach("offsets.drained")
         if not expelled:
             await self.commit()
         held = sum(lease.ledger.unfinished for lease in self.leases.values())

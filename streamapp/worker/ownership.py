@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from streamapp.resilience import crash_points
 from streamapp.saga.model import Fenced
 from streamapp.worker.continuity import Sequence
 from streamapp.worker.ledger import Ledger
@@ -89,6 +90,7 @@ class PartitionLease:
         # after the raise, as the partition may have changed hands in between.
         await self._confirmed(None)
         epoch = await self._raise_epoch(self.topic, self.partition)
+        crash_points.reach("epoch.raised")
         await self._confirmed(epoch)
         self.committed = await self._committed(self.topic, self.partition)
         self.granted = epoch

@@ -22,6 +22,7 @@ from aiokafka.errors import (
 
 from streamapp.pipeline.dead_letter import parse_headers, without_stacktrace
 from streamapp.pipeline.outcomes import Headers, Record
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings
 from streamapp.storage.dead_letters import DeadLetterStore
 from streamapp.storage.health import DatabaseHealth
@@ -168,6 +169,7 @@ class DeadLetterProducer:
                 return
             else:
                 self._broker.report(None)
+                crash_points.reach("letter.sent")
                 return
 
     async def into_table(self, record: Record) -> None:
@@ -175,3 +177,4 @@ class DeadLetterProducer:
         await self._database.insist(
             lambda: self._store.store(record, parse_headers(record.headers))
         )
+        crash_points.reach("letter.stored")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from aiokafka.errors import KafkaError
 
 from streamapp.pipeline.outcomes import Record
+from streamapp.resilience import crash_points
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.outbox import Outbox, Unpublished
@@ -112,13 +113,16 @@ class OutboxRelay:
         refused = await self._hand_over(rows)
         refused += await self._acknowledged()
         if self._published:
+            crash_points.reach("outbox.acknowledged")
             done = list(self._published)
             await self._outbox.mark_published(epochs, done)
+            crash_points.reach("outbox.marked")
             self._published.difference_update(done)
         for row_id, error in refused:
             log.error("outbox row %d is refused for good: %s", row_id, error)
             self._on_refused()
             await self._outbox.mark_failed(epochs, row_id, error)
+            crash_points.reach("outbox.marked")
         return len(rows) == room > 0 and self._broker.available
 
     async def _hand_over(self, rows: list[Unpublished]) -> list[tuple[int, str]]:
@@ -138,6 +142,7 @@ class OutboxRelay:
                 break  # the rows behind it may be of its lead: they keep their order
             else:
                 self._pending[row.row_id] = (row, future)
+                crash_points.reach("outbox.sent")
         return refused
 
     async def _acknowledged(self) -> list[tuple[int, str]]:
