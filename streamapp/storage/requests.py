@@ -44,6 +44,16 @@ class Asked:
     requested_at: datetime
     repeated: bool
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "processing_id": self.processing_id,
+            "requested": True,
+            "request_id": self.request_id,
+            "kind": self.kind.value,
+            "requested_at": self.requested_at.isoformat(),
+            "repeated": self.repeated,
+        }
+
 
 _ASK = """
 INSERT INTO saga_requests (processing_id, kind, reason, actor) VALUES ($1, $2, $3, $4)
