@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import importlib
+import json
 
 import asyncpg
 import pytest
 
+from streamapp.pipeline.dead_letter import PREFIX
 from streamapp.storage.migrations import MigrationError, pending, upgrade
 
+initial = importlib.import_module("migrations.versions.0001_initial")
 ALL = ["0001_initial", "0002_redrive"]
 
 
@@ -143,3 +148,48 @@ async def test_a_deterministic_id_is_inserted_once(
 async def test_an_unreachable_database_is_told() -> None:
     with pytest.raises(ConnectionRefusedError):
         await upgrade("postgresql://127.0.0.1:1/none")
+
+
+async def test_what_was_stored_before_redrives_stays_of_use(empty: str) -> None:
+    """Letters tell whether a saga left them, and a resume that was asked for is a request."""
+    connection = await asyncpg.connect(empty)
+    try:
+        for statement in initial.STATEMENTS:
+            await connection.execute(statement)
+        await connection.execute("create table streamapp_version (version_num text primary key)")
+        await connection.execute("insert into streamapp_version values ('0001_initial')")
+        await connection.execute(
+            "insert into sagas (processing_id, run, status, resume_requested_at) "
+            "values ('asked', 0, 'STUCK', now()), ('stuck', 0, 'STUCK', null)"
+        )
+        for number, (name, reason, run, action, exception) in enumerate(
+            [
+                ("invalid", "invalid_payload", 0, "", "InvalidPayload"),
+                ("tenant", "unknown_tenant", 0, "", "LookupError"),
+                ("taken", "payload_mismatch", 0, "", "ValueError"),
+                ("defect", "handler_error", 0, "", "KeyError"),
+                ("a saga's", "handler_error", 0, "", "saga"),
+                ("rejected", "step_rejected", 0, "", "saga"),
+                ("action", "action_failed", 0, "tell", "saga"),
+                ("again", "invalid_payload", 1, "", "InvalidPayload"),
+            ]
+        ):
+            exception_header = base64.b64encode(exception.encode()).decode()
+            await connection.execute(
+                "insert into dead_letter_queue (dead_letter_id, letter_ids, message_id, topic, "
+                'partition, "offset", record_timestamp, reason, run, action, headers) '
+                "values ($1, array[$1], $1, 't', 0, $2, now(), $3, $4, $5, $6)",
+                name,
+                number,
+                reason,
+                run,
+                action,
+                json.dumps([["own", "eA=="], [PREFIX + "exception", exception_header]]),
+            )
+        assert await upgrade(empty) == ALL[1:]
+        rows = await connection.fetch("select dead_letter_id from dead_letter_queue where has_saga")
+        assert {row[0] for row in rows} == {"a saga's", "rejected", "action", "again"}
+        requests = await connection.fetch("select processing_id, kind, result from saga_requests")
+        assert [tuple(row) for row in requests] == [("asked", "resume", None)]
+    finally:
+        await connection.close()
