@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -32,11 +33,11 @@ def desk(plant: Plant) -> Desk:
     return Desk(plant)
 
 
-def value_of(**changes: object) -> bytes:
+def value_of(**changes: Any) -> bytes:
     return json.dumps(result(**changes)).encode()
 
 
-async def undone(plant: Plant, desk: Desk, offset: int = 0, **changes: object) -> None:
+async def undone(plant: Plant, desk: Desk, offset: int = 0, **changes: Any) -> None:
     """A message whose order was refused: COMPENSATED, and its letter is in the table."""
     plant.bench.service.plan("order", Rejected("no"))
     delivered = await plant.process(record(offset, **changes))
