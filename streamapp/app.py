@@ -14,6 +14,7 @@ from streamapp.web.routes import install
 from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
 from streamapp.worker.runtime import Runtime
 from streamapp.worker.startup import StartRefused, check_start
+from streamapp.worker.state_directory import StateDirectory, StateRefused
 
 
 def build(settings: Settings) -> tuple[StreamApp, Runtime]:
@@ -60,10 +61,13 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         app.boot_strategy.enable_web = False  # the command line's default overrules the setting
     runtime = Runtime(settings, app)
 
+    state = StateDirectory(settings.data_dir)
+
     async def before_start() -> None:
         try:
+            state.take()
             partitions = await check_start(settings)
-        except StartRefused as refused:
+        except (StateRefused, StartRefused) as refused:
             print(f"streamapp does not start.\n{refused}", file=sys.__stderr__, flush=True)
             # Faust would print this as a crash of its own, and stop in ten lines of trace.
             os._exit(1)

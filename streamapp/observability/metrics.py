@@ -39,6 +39,7 @@ STEP_STATUSES = frozenset({"done", "failed"})
 CHANNELS = frozenset({"whatsapp"})
 TIERS = frozenset({"rocksdb", "postgresql"})
 RESULTS = frozenset({"hit", "miss"})
+TABLE_FAULTS = frozenset({"damaged", "unusable"})
 PLACES = frozenset({"pipeline", "handler", "journal", "worker", "outbox", "dead_letters"})
 
 StuckLevel = Literal["parked", "given_up"]
@@ -163,6 +164,11 @@ class Metrics:
         self.dedup_lookups = counter(
             "dedup_lookups", "Duplicate checks, by where the answer was found.", "tier", "result"
         )
+        self.dedup_table_faults = counter(
+            "dedup_table_faults",
+            "Partitions of the local table that were damaged and begun anew, or unusable.",
+            "kind",
+        )
         self.outbox_backlog = gauge("outbox_backlog", "Outbox rows not published yet.")
         self.orphaned_sagas = counter(
             "orphaned_sagas", "Running sagas whose record lies below the committed offset."
@@ -192,6 +198,8 @@ class Metrics:
         for reason in Reason:
             self.dlq_messages.labels(reason.value)
             self.dlq_unresolved.labels(reason.value)
+        for kind in TABLE_FAULTS:
+            self.dedup_table_faults.labels(kind)
         for circuit in self._circuits:
             self.circuit_changed(circuit, CircuitState.CLOSED)
 
@@ -220,6 +228,10 @@ class Metrics:
     def looked_up(self, tier: str, result: str) -> None:
         """A duplicate check got its answer (``hit`` or ``miss``) from this tier."""
         self.dedup_lookups.labels(known(tier, TIERS), known(result, RESULTS)).inc()
+
+    def table_failed(self, kind: str) -> None:
+        """A partition of the local table was ``damaged`` and begun anew, or is ``unusable``."""
+        self.dedup_table_faults.labels(known(kind, TABLE_FAULTS)).inc()
 
     def defect(self, where: str, error: BaseException) -> None:
         """Code of ours failed where nothing should: the log has the error itself."""

@@ -133,6 +133,7 @@ class Runtime:
             buckets=settings.dedup_buckets,
             partitions=app.conf.topic_partitions,
             cache=settings.dedup_cache,
+            report=self.metrics.table_failed,
         )
         self.room = Room(
             Bounds(settings.max_in_flight, settings.max_parked, settings.max_parked_bytes)
@@ -140,6 +141,7 @@ class Runtime:
         self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
         self._tasks: list[asyncio.Task[None]] = []
         self._started = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
         self.pool: Pool
         self.views: Views
         self.tenants: TenantDirectory
@@ -152,6 +154,7 @@ class Runtime:
         """Connect and start the tasks that serve all partitions."""
         settings = self.settings
         self.pool = await create_pool(settings)
+        self.database.on_read_only = self._leave_sessions
         requests = SagaRequests(self.pool, settings.consumer_group, settings.input_topic)
         redrives = Redrives(
             self.pool,
@@ -257,6 +260,10 @@ class Runtime:
         error = None if task.cancelled() else task.exception()
         log.critical("task %s ended", task.get_name(), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave_sessions(self) -> None:
+        """Every connection of the pool is made anew before its next use."""
+        self._leaving = asyncio.create_task(self.pool.expire_connections())
 
     def _on_finished(self) -> None:
         for relay in self.relays:

@@ -137,6 +137,9 @@ class PlainProducer:
     async def reach(self) -> None:
         """It is always there."""
 
+    async def missing(self, topic: str) -> bool:
+        return False
+
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
     ) -> asyncio.Future[object]:

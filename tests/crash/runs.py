@@ -99,8 +99,12 @@ class Run:
                 own + 1,
             ),
             "steps": await rows(
+                # A step that was refused is undone all the same where a death left it in doubt.
                 "select substr(processing_id, $2), run, ordinal, direction, action, sub_step, "
-                f"status from saga_steps where processing_id in ({sagas})",
+                f"status from saga_steps t where processing_id in ({sagas}) and not "
+                "(direction = 'compensate' and exists (select from saga_steps f where "
+                "(f.processing_id, f.run, f.ordinal) = (t.processing_id, t.run, t.ordinal) "
+                "and f.direction = 'forward' and f.status = 'FAILED'))",
                 name,
                 own + 1,
             ),

@@ -91,7 +91,7 @@ async def test_every_point_and_every_step(
     async with asyncio.TaskGroup() as group:
         for point, number in cases(undisturbed):
             group.create_task(kill(point, number))
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
     assert killed == set(POINTS), "these points killed nobody"
 
 
