@@ -272,8 +272,8 @@ class Pipeline:
         """A record finds its saga (protocol, 2)."""
         redriven = redrive_of(record.headers) is not None
         # Redriven beside the saga of another record, it is done when that one is.
-        done = saga.status is SagaStatus.COMPLETED and saga.source.partition == record.partition
-        if not _is_revision(new.payload_hash, saga) or (redriven and not done):
+        done = saga.status is SagaStatus.COMPLETED and saga.source.home == source_of(record).home
+        if not saga.has_had(new.payload_hash) or (redriven and not done):
             return await self._dead_letter(
                 record,
                 Reason.PAYLOAD_MISMATCH,
@@ -303,8 +303,7 @@ class Pipeline:
             # Run afresh, it would do again what was done before the saga was deleted.
             gone = LookupError("the saga of this redrive is gone: it is not run again")
             return await self._dead_letter(record, Reason.HANDLER_ERROR, gone, processing_id)
-        home = (saga.source.topic, saga.source.partition)
-        if first_source(saga) != origin_of(record) or home != (record.topic, record.partition):
+        if first_source(saga) != origin_of(record) or saga.source.home != source_of(record).home:
             if redrive.run == NO_RUN and not redrive.action:
                 return None  # another message of that id: its claim finds out
             other = ValueError(f"the id is taken by the message of {saga.source.position}")
@@ -335,7 +334,7 @@ class Pipeline:
             return Delivered(Outcome.DUPLICATE)
         # The table knows the last payload only; a message that was redriven edited had others.
         saga = await self._sagas.load(result.processing_id)
-        if saga is not None and _is_revision(result.payload_hash, saga):
+        if saga is not None and saga.has_had(result.payload_hash):
             return Delivered(Outcome.DUPLICATE)
         return await self._dead_letter(
             record,
@@ -383,11 +382,6 @@ class Pipeline:
 def _next_run(redrive: Redrive | None) -> int:
     """The run that a record starts, if it starts one."""
     return (redrive.run if redrive is not None else NO_RUN) + 1
-
-
-def _is_revision(payload_hash: bytes, saga: SagaState) -> bool:
-    """Whether a payload is one that this message has, or had in an earlier run."""
-    return payload_hash == saga.payload_hash or payload_hash in saga.earlier_hashes
 
 
 def _duplicate(saga: SagaState) -> Delivered:

@@ -53,6 +53,11 @@ class Source:
     def position(self) -> str:
         return f"{self.topic}:{self.partition}:{self.offset}"
 
+    @property
+    def home(self) -> tuple[str, int]:
+        """The partition, whose owner alone may write the saga."""
+        return self.topic, self.partition
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -149,6 +154,10 @@ class SagaState:
     stuck_retries: int = 0
     created_at: datetime | None = None
     earlier_hashes: tuple[bytes, ...] = ()
+
+    def has_had(self, payload_hash: bytes) -> bool:
+        """Whether a payload is the message's, or was in an earlier run."""
+        return payload_hash == self.payload_hash or payload_hash in self.earlier_hashes
 
 
 @dataclass(frozen=True, slots=True)

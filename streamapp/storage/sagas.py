@@ -51,8 +51,7 @@ def stands_where_expected(record: Any, write: SagaWrite, consumer_group: str) ->
     home = (record["consumer_group"], record["topic"], record["partition"])
     return stands == (state.run - 1, SagaStatus.COMPENSATED) and home == (
         consumer_group,
-        state.source.topic,
-        state.source.partition,
+        *state.source.home,
     )
 
 

@@ -379,6 +379,22 @@ async def test_a_redriven_twin_is_resolved_with_the_message(plant: Plant, desk: 
     assert (await desk.row())["status"] == "resolved"
 
 
+@pytest.mark.parametrize("column", ["topic = 'elsewhere'", "partition = 3"])
+async def test_a_twin_in_another_partition_is_not_written(
+    plant: Plant, desk: Desk, column: str
+) -> None:
+    """Its owner would refuse it, again and again: the letter says that the id is taken."""
+    plant.around.tenant = None
+    await plant.process(record(0))
+    await desk.post()
+    plant.around.tenant = "tenant-1"
+    await plant.process(record(1))
+    await plant.bench.pool.execute(f"update sagas set {column}")
+    assert await desk.retry() is Outcome.DEAD_LETTERED
+    row = await desk.row()
+    assert (row["status"], row["reason"]) == ("failed", "payload_mismatch")
+
+
 async def test_what_its_own_record_did_meanwhile_is_resolved_too(plant: Plant, desk: Desk) -> None:
     """Offsets were reset: the record itself came again, and was worked on."""
     plant.around.tenant = None
