@@ -118,6 +118,9 @@ class PlainMembership:
     def highwater(self, topic: str, partition: int) -> int | None:
         return None
 
+    async def position(self, topic: str, partition: int) -> int | None:
+        return None
+
 
 class PlainProducer:
     """Publishes into files."""
