@@ -301,8 +301,7 @@ class _Queue:
             while not self.entries:
                 self._arrived.clear()
                 await self._arrived.wait()
-            count = min(self._batch, len(self.entries))
-            taken = [self.entries.popleft() for _ in range(count)]
+            taken = self._take()
             try:
                 await self._commit(taken)
             except asyncio.CancelledError:
@@ -314,6 +313,19 @@ class _Queue:
                 for entry in taken:
                     if not entry.future.done():
                         entry.future.set_exception(error)
+
+    def _take(self) -> list[_Entry]:
+        """The writes of the next transaction: one a saga, so that a later one of the same saga
+        is measured against what the earlier one made of it."""
+        taken: list[_Entry] = []
+        sagas: set[str] = set()
+        while self.entries and len(taken) < self._batch:
+            processing_id = self.entries[0].write.state.message.processing_id
+            if processing_id in sagas:
+                break
+            sagas.add(processing_id)
+            taken.append(self.entries.popleft())
+        return taken
 
     async def _commit(self, entries: list[_Entry]) -> None:
         """Make the entries durable, however long the database is away."""
