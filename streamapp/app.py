@@ -8,11 +8,13 @@ from typing import Any
 
 import faust
 
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings, load
 from streamapp.web.routes import install
 from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
 from streamapp.worker.runtime import Runtime
 from streamapp.worker.startup import StartRefused, check_start
+from streamapp.worker.state_directory import StateDirectory, StateRefused
 
 
 def build(settings: Settings) -> tuple[StreamApp, Runtime]:
@@ -48,18 +50,24 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         web_tables_enabled=settings.faust_pages,
         web_router_enabled=settings.faust_pages,
         web_bind=settings.web_host,
-        web_port=settings.web_port,
-        web_enabled=settings.web_port > 0,
+        web_port=settings.web_port or 6066,
         debug=False,
         Worker=StreamWorker,
     )
+    if settings.crash_point is not None:
+        crash_points.kill_at(*crash_points.parse(settings.crash_point))
     app.settings = settings
+    if settings.web_port == 0:
+        app.boot_strategy.enable_web = False  # the command line's default overrules the setting
     runtime = Runtime(settings, app)
+
+    state = StateDirectory(settings.data_dir)
 
     async def before_start() -> None:
         try:
+            state.take()
             partitions = await check_start(settings)
-        except StartRefused as refused:
+        except (StateRefused, StartRefused) as refused:
             print(f"streamapp does not start.\n{refused}", file=sys.__stderr__, flush=True)
             # Faust would print this as a crash of its own, and stop in ten lines of trace.
             os._exit(1)

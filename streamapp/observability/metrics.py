@@ -39,6 +39,7 @@ STEP_STATUSES = frozenset({"done", "failed"})
 CHANNELS = frozenset({"whatsapp"})
 TIERS = frozenset({"rocksdb", "postgresql"})
 RESULTS = frozenset({"hit", "miss"})
+TABLE_FAULTS = frozenset({"damaged", "unusable"})
 PLACES = frozenset({"pipeline", "handler", "journal", "worker", "outbox", "dead_letters"})
 
 StuckLevel = Literal["parked", "given_up"]
@@ -160,12 +161,22 @@ class Metrics:
         self.dedup_lookups = counter(
             "dedup_lookups", "Duplicate checks, by where the answer was found.", "tier", "result"
         )
+        self.dedup_table_faults = counter(
+            "dedup_table_faults",
+            "Partitions of the local table that were damaged and begun anew, or unusable.",
+            "kind",
+        )
         self.outbox_backlog = gauge("outbox_backlog", "Outbox rows not published yet.")
         self.orphaned_sagas = counter(
             "orphaned_sagas", "Running sagas whose record lies below the committed offset."
         )
         self.fenced = counter(
             "partitions_fenced", "Writes refused as the partition had another epoch.", "outcome"
+        )
+        self.skips = counter(
+            "deliveries_skipped",
+            "Places in a topic where fetched records did not reach us and were fetched again.",
+            "topic",
         )
         self.defects = counter("defects", "Errors of our own code, by place.", "where")
         self.outage = gauge("outage", "1 while this cannot be reached.", "dependency")
@@ -184,6 +195,8 @@ class Metrics:
         for reason in Reason:
             self.dlq_messages.labels(reason.value)
             self.dlq_unresolved.labels(reason.value)
+        for kind in TABLE_FAULTS:
+            self.dedup_table_faults.labels(kind)
         for circuit in self._circuits:
             self.circuit_changed(circuit, CircuitState.CLOSED)
 
@@ -213,12 +226,20 @@ class Metrics:
         """A duplicate check got its answer (``hit`` or ``miss``) from this tier."""
         self.dedup_lookups.labels(known(tier, TIERS), known(result, RESULTS)).inc()
 
+    def table_failed(self, kind: str) -> None:
+        """A partition of the local table was ``damaged`` and begun anew, or is ``unusable``."""
+        self.dedup_table_faults.labels(known(kind, TABLE_FAULTS)).inc()
+
     def defect(self, where: str, error: BaseException) -> None:
         """Code of ours failed where nothing should: the log has the error itself."""
         self.defects.labels(known(where, PLACES)).inc()
 
     def lagging(self, topic: str, partition: int, records: int) -> None:
         self.lag.labels(topic, str(partition)).set(records)
+
+    def passed_over(self, topic: str) -> None:
+        """Records of one of our topics had been fetched and not delivered."""
+        self.skips.labels(topic).inc()
 
     def partition_gone(self, topic: str, partition: int) -> None:
         """The partition has another worker, which reports its lag from now on."""

@@ -7,6 +7,7 @@ then a repetition of its message has to find it.
 
 from __future__ import annotations
 
+from streamapp.resilience import crash_points
 from streamapp.storage.connection import Pool
 
 DAY = 86_400.0
@@ -67,4 +68,5 @@ class Retention:
 
     async def _delete(self, sql: str, *arguments: object) -> int:
         tag: str = await self._pool.execute(sql, *arguments)
+        crash_points.reach("retention.deleted")
         return int(tag.rpartition(" ")[2])

@@ -19,6 +19,8 @@ import rocksdict
 from faust.stores.rocksdb import RocksDBOptions
 from faust.streams import _current_event
 
+from streamapp.worker.local_database import LocalDatabase, Trouble
+
 TABLE = "seen"
 BLOOM_BITS = 10  # a key; keeps a look-up of an id that is not there off the disk
 WRITE_BUFFER = 32 * 1024 * 1024  # bytes
@@ -30,17 +32,23 @@ def changelog_topic(consumer_group: str) -> str:
 
 
 class _Options(RocksDBOptions):  # type: ignore[misc]
-    """Options that survive a reopening.
+    """Options that survive a reopening, of databases that survive their disk.
 
     rocksdict forgets table options (bloom filter, cache) of a database that exists already,
     unless they are given for its column family.
     """
 
-    def __init__(self, cache: int) -> None:
+    def __init__(self, cache: int, report: Callable[[Trouble], None]) -> None:
         super().__init__()
         self._cache = cache
+        self._report = report
 
     def open(self, path: Path, *, read_only: bool = False) -> Any:
+        if read_only:
+            return self._open(path, read_only=True)
+        return LocalDatabase(path, self._open, self._report)
+
+    def _open(self, path: Path, *, read_only: bool = False) -> Any:
         options = self.as_options()
         families = {"default": options} if Path(path, "CURRENT").exists() else None
         access = (
@@ -80,6 +88,7 @@ class DedupTable:
         partitions: int,
         cache: int,
         clock: Callable[[], float] = time.time,
+        report: Callable[[Trouble], None] = lambda trouble: None,
     ) -> None:
         self._width = window / buckets
         self._buckets = buckets
@@ -96,7 +105,7 @@ class DedupTable:
                 "segment.ms": max(60_000, int(self._width * 1000)),
             },
         )
-        self._table.data.rocksdb_options = _Options(cache)
+        self._table.data.rocksdb_options = _Options(cache, report)
 
     def set_partitions(self, partitions: int) -> None:
         """Called before start, once the input topic's number of partitions is known: Faust

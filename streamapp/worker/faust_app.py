@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from streamapp.observability.logging import configure
 from streamapp.settings import Settings
@@ -25,6 +27,22 @@ MAX_POLL_INTERVAL = 1_000_000.0  # seconds; only this client knows of it
 # every record; its own 100 are reached by any burst.
 CHANGELOG_BUFFER = 5000
 FLUSH_TIMEOUT = 2.0  # seconds that a hand-over waits for the broker to take the last marks
+
+
+class ReadOffsets(defaultdict[TP, int | None]):
+    """Faust's memory of what it delivered, without that of our agents' topics.
+
+    It withholds records below the last one that it delivered, or believes to have delivered: after
+    the consumer went back that would be the very records it went back for. ``worker.continuity``
+    judges them instead.
+    """
+
+    def __init__(self, topics: Collection[str]) -> None:
+        super().__init__(lambda: None)
+        self._topics = topics
+
+    def __getitem__(self, partition: TP) -> int | None:
+        return None if partition.topic in self._topics else super().__getitem__(partition)
 
 
 class StreamWorker(faust.Worker):  # type: ignore[misc]
@@ -53,6 +71,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
         if self.before_start is not None:
             await self.before_start()
         self.producer.buffer.max_messages = CHANGELOG_BUFFER
+        topics = (self.settings.input_topic, self.settings.dlq_topic)
+        self.consumer._read_offset = ReadOffsets(topics)
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
 

@@ -38,6 +38,7 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
 from streamapp.worker.gauges import Gauges
@@ -129,6 +130,7 @@ class Runtime:
             buckets=settings.dedup_buckets,
             partitions=app.conf.topic_partitions,
             cache=settings.dedup_cache,
+            report=self.metrics.table_failed,
         )
         self.room = Room(
             Bounds(settings.max_in_flight, settings.max_parked, settings.max_parked_bytes)
@@ -136,6 +138,7 @@ class Runtime:
         self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
         self._tasks: list[asyncio.Task[None]] = []
         self._started = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
         self.pool: Pool
         self.views: Views
         self.tenants: TenantDirectory
@@ -148,6 +151,7 @@ class Runtime:
         """Connect and start the tasks that serve all partitions."""
         settings = self.settings
         self.pool = await create_pool(settings)
+        self.database.on_read_only = self._leave_sessions
         self.views = Views(
             readiness=self.readiness,
             worker=self.figures,
@@ -179,6 +183,11 @@ class Runtime:
             dead_letters=sink,
             observer=self.observer,
         )
+        continuity = Continuity(
+            self.membership,
+            LogReader(settings.kafka_bootstrap_servers).first_at,
+            self.metrics.passed_over,
+        )
         self.intake = Intake(
             pipeline=pipeline,
             lanes=self.lanes,
@@ -186,6 +195,7 @@ class Runtime:
             table=self.table,
             membership=self.membership,
             new_lease=self._new_lease,
+            continuity=continuity,
             max_unacked=settings.max_unacked,
             on_fenced=self.observer.fenced,
             on_finished=self._on_finished,
@@ -206,7 +216,7 @@ class Runtime:
             )
             for topic in (settings.outbound_topic, settings.dlq_topic)
         ]
-        self.dead_letters = DeadLetterIntake(store, self.database, self.membership)
+        self.dead_letters = DeadLetterIntake(store, self.database, self.membership, continuity)
         resumer = Resumer(
             sagas=self.sagas,
             journal=self.journal,
@@ -237,6 +247,10 @@ class Runtime:
         error = None if task.cancelled() else task.exception()
         log.critical("task %s ended", task.get_name(), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave_sessions(self) -> None:
+        """Every connection of the pool is made anew before its next use."""
+        self._leaving = asyncio.create_task(self.pool.expire_connections())
 
     def _on_finished(self) -> None:
         for relay in self.relays:
