@@ -53,7 +53,7 @@ from tests.support.bench import Bench, running_bench, running_journal
 from tests.support.proxy import AtCommit, Proxy, proxy_to
 from tests.support.sagas import GROUP, TOPIC, Call
 
-EXAMPLES = int(os.environ.get("STREAMAPP_TEST_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("STREAMAPP_TEST_MODEL_EXAMPLES", "40"))
 LEADS = ("a", "b")
 ENDS = ("COMPLETED", "COMPENSATED", "STUCK")
 

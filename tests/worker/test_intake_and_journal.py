@@ -19,6 +19,7 @@ from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.owners import raise_epoch
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.worker import intake as intake_module
+from streamapp.worker.continuity import Continuity
 from streamapp.worker.intake import Intake
 from streamapp.worker.lanes import Bounds, Lanes, Room
 from streamapp.worker.membership import Standing
@@ -29,7 +30,7 @@ from tests.pipeline.records import result
 from tests.support.bench import Bench, running_bench
 from tests.support.sagas import GROUP, TOPIC, Call, LostAnswer, Unreachable
 from tests.support.waiting import until
-from tests.worker.fakes import FakeMembership, event, settled
+from tests.worker.fakes import FakeLog, FakeMembership, event, settled
 from tests.worker.intake_bench import FakeTable
 
 
@@ -45,6 +46,7 @@ class Worker:
         self.room = Room(Bounds(in_flight=10, parked=100, bytes=1_000_000))
         self.lanes = Lanes(self.room, self.defects.append)
         self.orphans = 0
+        self.skips: list[str] = []
         self.intake = Intake(
             pipeline=plant.pipeline,
             lanes=self.lanes,
@@ -52,6 +54,7 @@ class Worker:
             table=self.table,  # type: ignore[arg-type]
             membership=self.membership,  # type: ignore[arg-type]
             new_lease=self._new_lease,
+            continuity=Continuity(self.membership, FakeLog().first_at, self.skips.append),
             max_unacked=max_unacked,
             on_fenced=self.fenced.append,
             on_finished=lambda: None,
@@ -74,16 +77,13 @@ class Worker:
         async def confirm(generation: int) -> Standing:
             return self.standing
 
-        async def committed(topic: str, partition: int) -> int | None:
-            return self.membership.commits[-1][1].get((topic, partition), 0)
-
         return PartitionLease(
             topic,
             partition,
             generation,
             raise_epoch=lambda t, p: raise_epoch(self.bench.pool, GROUP, t, p, "worker"),
             confirm=confirm,
-            committed=committed,
+            committed=self.membership.committed,
             on_lost=self.intake.lost,
         )
 
@@ -126,9 +126,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_worker(bench: Bench, **options: int) -> Worker:
-    worker = Worker(bench, Plant(bench), **options)
-    worker.membership.commits.append((0, {(TOPIC, 0): 0}))
-    return worker
+    return Worker(bench, Plant(bench), **options)
 
 
 def calls(bench: Bench, direction: str = "forward") -> list[str]:
@@ -304,7 +302,7 @@ async def test_an_orphan_is_brought_to_its_end_by_the_owner_of_its_partition(
         bench.service.plan("order", Rejected("no"))
     worker = new_worker(bench)
     worker.plant.handler.actions = ("note",)  # what would be planned now does not matter
-    worker.membership.commits[-1] = (0, {(TOPIC, 0): 7})
+    worker.membership.begins[TOPIC, 0] = 7
     worker.intake.assigned([(TOPIC, 0)])
     await until(lambda: worker.intake.epochs() != {})
     await worker.resumer.look()
@@ -331,7 +329,7 @@ async def test_a_saga_whose_record_will_come_is_no_orphan(bench: Bench) -> None:
     await asyncio.wait_for(arrived.wait(), 20)
     await dead.die()
     worker = new_worker(bench)
-    worker.membership.commits[-1] = (0, {(TOPIC, 0): 1})
+    worker.membership.begins[TOPIC, 0] = 1
     worker.intake.assigned([(TOPIC, 0)])
     await until(lambda: worker.intake.epochs() != {})
     await worker.resumer.look()
