@@ -311,8 +311,7 @@ class _Queue:
             while not self.entries:
                 self._arrived.clear()
                 await self._arrived.wait()
-            count = 1 if patient else min(self._batch, len(self.entries))
-            taken = [self.entries.popleft() for _ in range(count)]
+            taken = self._take(1 if patient else self._batch)
             try:
                 await self._commit(taken, skip_locked=not patient)
             except asyncio.CancelledError:
@@ -328,6 +327,19 @@ class _Queue:
             # one waits for its lock: whoever only looks may never find a busy row free.
             left = any(not entry.future.done() for entry in taken)
             patient = self._is_apart and left and not patient
+
+    def _take(self, limit: int) -> list[_Entry]:
+        """The writes of the next transaction: one a saga, so that a later one of the same saga
+        is measured against what the earlier one made of it."""
+        taken: list[_Entry] = []
+        sagas: set[str] = set()
+        while self.entries and len(taken) < limit:
+            processing_id = self.entries[0].write.state.message.processing_id
+            if processing_id in sagas:
+                break
+            sagas.add(processing_id)
+            taken.append(self.entries.popleft())
+        return taken
 
     @property
     def _is_apart(self) -> bool:
