@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from aiokafka.errors import KafkaError
 
 from streamapp.settings import Settings
-from tests.chaos.cluster import Cluster
 from tests.chaos.evidence import Evidence, Logged, Row
 from tests.chaos.services import MailServer, OrderService
 from tests.chaos.traffic import Stream, Traffic
@@ -39,7 +38,17 @@ from dead_letter_queue
 """
 
 
-async def wait_until_settled(cluster: Cluster, within: float) -> str:
+class Running(Protocol):
+    """What is looked at: the workers' settings, and connections to their database."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Raises while the database is away."""
+
+
+async def wait_until_settled(cluster: Running, within: float) -> str:
     """Wait until nothing is left to do; gives what is left after so many seconds, else ""."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
@@ -62,7 +71,7 @@ async def wait_until_settled(cluster: Cluster, within: float) -> str:
         await asyncio.sleep(LOOK)
 
 
-async def _left(cluster: Cluster) -> dict[str, Any]:
+async def _left(cluster: Running) -> dict[str, Any]:
     settings = cluster.settings
     left: dict[str, Any] = {
         "records not committed": await lag(settings),
@@ -87,7 +96,7 @@ def _of_dead_letters(settings: Settings) -> Settings:
 
 
 async def collect(
-    cluster: Cluster,
+    cluster: Running,
     traffic: Traffic,
     stream: Stream,
     orders: OrderService,
