@@ -70,12 +70,13 @@ class Gauges:
         broker = self._runtime.broker
         if broker.available or any(relay.waiting for relay in self._runtime.relays):
             return
+        failure: BaseException | None = None
         try:
             await self._runtime.producer.reach()
         except (KafkaError, TimeoutError) as error:
-            broker.report(error)
-        else:
-            broker.report(None)
+            failure = error
+        for topic in broker.away:
+            broker.report(topic, failure)
 
     async def _from_database(self) -> None:
         pool: Any = self._runtime.pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +18,12 @@ from tests.kafka.stage import Stage
 _names = count(1)
 NewBroker = Callable[..., Broker]
 NewStage = Callable[..., Stage]
+
+
+@pytest.fixture(autouse=True)
+def quiet_clients() -> None:
+    """The tests' own Kafka clients tell of every attempt while a broker is away."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +52,21 @@ def broker(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bro
 def own_broker(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker that the tests of this module may stop and start."""
     broker = Broker(tmp_path_factory.mktemp("own-kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def guarded_broker(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that obeys rules about who may do what; without any, all is allowed."""
+    broker = Broker(
+        tmp_path_factory.mktemp("guarded-kafka"),
+        {
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+        },
+    )
     broker.start()
     yield broker
     broker.stop()

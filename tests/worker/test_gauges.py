@@ -56,7 +56,7 @@ class FakeProducer:
 
 class Bench:
     def __init__(self) -> None:
-        self.producer, self.relay = FakeProducer(), SimpleNamespace(waiting=0)
+        self.producer, self.relay = FakeProducer(), SimpleNamespace(waiting=False)
         self.metrics = Metrics(new_registry())
         self.database, self.health = FakeDatabase(), DatabaseHealth()
         self.leases: dict[tuple[str, int], Any] = {}
@@ -67,7 +67,7 @@ class Bench:
             database=self.health,
             broker=BrokerHealth(),
             producer=self.producer,
-            relays=[SimpleNamespace(waiting=0), self.relay],
+            relays=[SimpleNamespace(waiting=False), self.relay],
             membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
             intake=SimpleNamespace(leases=self.leases),
             pool=self.database,
@@ -155,7 +155,7 @@ async def test_a_worker_with_nothing_to_send_hears_that_the_broker_is_back(
 ) -> None:
     monkeypatch.setattr(module, "EVERY", 0)
     bench = Bench()
-    bench.broker.report(away)
+    bench.broker.report("topic", away)
     bench.producer.away = away
     task = asyncio.create_task(bench.gauges.run())
     try:
@@ -174,8 +174,8 @@ async def test_a_worker_with_nothing_to_send_hears_that_the_broker_is_back(
 async def test_what_waits_for_the_broker_tells_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVERY", 0)
     bench = Bench()
-    bench.relay.waiting = 1
-    bench.broker.report(TimeoutError())
+    bench.relay.waiting = True
+    bench.broker.report("topic", TimeoutError())
     task = asyncio.create_task(bench.gauges.run())
     try:
         await eventually(lambda: bench.database.asked > 2)
