@@ -177,7 +177,10 @@ class OutboxRelay:
             del self._pending[row_id]
             error = future.exception()
             if error is None:
-                self._broker.report(self._topic, None)
+                if not waiting:
+                    # While some wait, as for a partition without a leader, the topic is away:
+                    # told with each record that is taken, it would be away and back all the time.
+                    self._broker.report(self._topic, None)
                 self._published.add(row_id)
             elif isinstance(error, DEFINITE):
                 await self._refuse(row, error, refused)

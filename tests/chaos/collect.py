@@ -80,7 +80,7 @@ async def _left(cluster: Running) -> dict[str, Any]:
     connection = await cluster.connect()
     try:
         left["outbox rows"] = await connection.fetchval(
-            "select count(*) from outbox where published_at is null"
+            "select count(*) from outbox where published_at is null and failed_at is null"
         )
         rows = await connection.fetch("select status, count(*) from sagas group by status")
         count = {row["status"]: row["count"] for row in rows}
