@@ -37,8 +37,10 @@ async def test_sigterm_hands_over_without_doing_anything_twice(
     broker: Broker, new_stage: NewStage
 ) -> None:
     """Two workers take turns in leaving and coming back: what one has begun it finishes, and
-    the other one does not do it again."""
-    stage = new_stage(broker.bootstrap)
+    the other one does not do it again. The budgets are such that a slow machine meets them."""
+    stage = new_stage(
+        broker.bootstrap, STREAMAPP_SHUTDOWN_TIMEOUT="40", STREAMAPP_DRAIN_TIMEOUT="40"
+    )
     workers = await stage.prepare(workers=2)
     async with stage.load():
         for leaving in workers:
