@@ -11,7 +11,7 @@ import faust
 from streamapp.resilience import crash_points
 from streamapp.settings import Settings, load
 from streamapp.web.routes import install
-from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
+from streamapp.worker.faust_app import MAX_POLL_INTERVAL, METADATA_MAX_AGE, StreamApp, StreamWorker
 from streamapp.worker.runtime import Runtime
 from streamapp.worker.startup import StartRefused, check_start
 from streamapp.worker.state_directory import StateDirectory, StateRefused
@@ -44,6 +44,8 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         stream_processing_timeout=MAX_POLL_INTERVAL,
         broker_commit_livelock_soft_timeout=MAX_POLL_INTERVAL,
         consumer_auto_offset_reset="earliest",
+        # A topic that was deleted and made again is read again only after a look at this age.
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE,
         producer_linger=0.05,
         # A full partition of dead letters may be as large as the broker takes.
         consumer_max_fetch_size=4 * 1024 * 1024,

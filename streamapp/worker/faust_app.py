@@ -23,6 +23,7 @@ log = logging.getLogger("streamapp.worker")
 # Silence of the poll loop must never cost the membership: intake pauses for as long as the
 # database is away, and a consumer that left the group for it does not come back.
 MAX_POLL_INTERVAL = 1_000_000.0  # seconds; only this client knows of it
+METADATA_MAX_AGE = 30_000  # milliseconds; the client's own is five minutes
 # Marks of the dedup table that wait to be sent. Beyond it Faust pauses intake, and says so for
 # every record; its own 100 are reached by any burst.
 CHANGELOG_BUFFER = 5000

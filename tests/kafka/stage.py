@@ -72,9 +72,9 @@ class Stage:
         self.workers.append(worker)
         return worker
 
-    async def prepare(self, workers: int = 1) -> list[WorkerProcess]:
+    async def prepare(self, workers: int = 1, **more: str) -> list[WorkerProcess]:
         """Create the topics and start so many workers; returns once they are ready."""
-        made = [self.new_worker() for _ in range(workers)]
+        made = [self.new_worker(**more) for _ in range(workers)]
         status, _, errors = await made[0].run("migrate")
         assert status == 0, errors
         for worker in made:
