@@ -118,12 +118,12 @@ class Cluster:
 
     async def start(self, workers: int, order_service: str, mail_server: str) -> None:
         """Start all of it and wait until the workers are ready."""
-        dsn, self.broker = await asyncio.gather(
+        dsn, broker = await asyncio.gather(
             asyncio.to_thread(self.postgres.start), asyncio.to_thread(self._start_broker)
         )
         self._environment = {
             **_ENVIRONMENT,
-            "STREAMAPP_KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            "STREAMAPP_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
             "STREAMAPP_DATABASE_URL": dsn,
             "STREAMAPP_ORDER_SERVICE_URL": order_service,
             "STREAMAPP_SMTP_URL": mail_server,
@@ -139,7 +139,8 @@ class Cluster:
             await worker.wait_until_ready()
 
     def _start_broker(self) -> Broker:
-        broker = Broker(self.directory / "kafka")
+        # Known before it runs, so that ``close`` stops it whatever happens.
+        broker = self.broker = Broker(self.directory / "kafka")
         broker.start()
         return broker
 

@@ -82,7 +82,8 @@ def runs_repetitions_again() -> None:
     ) -> Delivered:
         finished = saga.status in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
         if not finished or saga.payload_hash != new.payload_hash:
-            return await found(pipeline, record, new, saga, epoch, parking)
+            delivered: Delivered = await found(pipeline, record, new, saga, epoch, parking)
+            return delivered
         journal: Any = pipeline._sagas.journal
         connection = await connect(journal._settings, "defect")
         try:

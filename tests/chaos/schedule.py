@@ -70,6 +70,8 @@ _RECOVERY = {
     **dict.fromkeys(BROKER_KINDS, 9.0),
 }
 
+Range = tuple[float, float]
+
 WORKER_PAUSE = (5.0, 15.0)  # seconds after a worker is ready
 AT_MOST = 4  # workers at the same time
 
@@ -98,9 +100,7 @@ def schedule(seed: int, seconds: float, workers: int) -> Schedule:
     random = Random(seed)
     made: Schedule = {}
 
-    def fill(
-        targets: Sequence[str], kinds: Sequence[FaultKind], pause: tuple[float, float]
-    ) -> None:
+    def fill(targets: Sequence[str], kinds: Sequence[FaultKind], pause: Range) -> None:
         supply = _supply(random, kinds)
         at = dict.fromkeys(targets, 0.0)
         made.update({target: [] for target in targets})
@@ -132,7 +132,7 @@ def _supply(random: Random, kinds: Sequence[FaultKind]) -> Iterator[FaultKind]:
         yield from bag
 
 
-def _fault(random: Random, kind: FaultKind, pause: tuple[float, float]) -> Fault:
+def _fault(random: Random, kind: FaultKind, pause: Range) -> Fault:
     return Fault(
         kind,
         round(random.uniform(*pause), 1),
