@@ -34,7 +34,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the stream")
     parser.add_argument("--seed", type=int, help="of messages and faults; default: a random one")
-    parser.add_argument("--rate", type=float, default=100.0, help="records a second")
+    parser.add_argument("--rate", type=float, default=60.0, help="records a second")
     parser.add_argument(
         "--workers",
         type=int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tests.chaos.services import MailServer, OrderService
 from tests.chaos.traffic import Stream, Traffic
 from tests.chaos.watch import Watch
 
-SETTLE_WITHIN = 300.0  # seconds after the last fault
+PATIENCE = 90.0  # seconds without any progress after which what is left counts as given up
 # Seconds after its planned end at which a run that is behind its schedule begins no fault more.
 OVERTIME = 60.0
 IDLE = 0.25  # of the planned rate; a stream below it is idle
@@ -94,7 +95,7 @@ class Run:
         try:
             seconds = await self._break(stream, saboteur)
             self.tell(f"faults and stream are over: {len(traffic.sent)} records were sent")
-            left = await wait_until_settled(cluster, SETTLE_WITHIN)
+            left = await wait_until_settled(cluster, PATIENCE)
             self.tell(f"not settled: {left}" if left else "everything has come to its end")
             evidence = await collect(cluster, traffic, stream, orders, mail)
         finally:
@@ -117,14 +118,14 @@ class Run:
 
     async def _break(self, stream: Stream, saboteur: Saboteur) -> float:
         """Send and break until both are through; gives the seconds that it took."""
-        began, over = self.clock(), asyncio.Event()
+        began = self.clock()
         until = began + self.options.seconds
-        sending = asyncio.create_task(stream.run(over))
+        sending = asyncio.create_task(stream.run(math.inf))
         try:
             await saboteur.run(self.options.faults, until + OVERTIME)
             await asyncio.wait({sending}, timeout=max(0.0, until - self.clock()))
         finally:
-            over.set()
+            stream.end()
         await sending
         return self.clock() - began
 

@@ -163,9 +163,14 @@ class Stream:
         self._producer: AIOKafkaProducer | None = None
         # A repetition, or another message under the same id, must come after its original.
         self._turn = asyncio.Lock()
+        self._over = asyncio.Event()
 
-    async def run(self, over: asyncio.Event) -> None:
-        """Send until ``over``, and return once the broker confirmed everything."""
+    def end(self) -> None:
+        """Let ``run`` come to its end."""
+        self._over.set()
+
+    async def run(self, seconds: float) -> None:
+        """Send for so long, or until ``end``; return once the broker confirmed everything."""
         # Idempotent: a retry of this client must not be the one that doubles or reorders.
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
@@ -176,7 +181,7 @@ class Stream:
         await producer.start()
         self._producer = producer
         try:
-            await self._send_all(producer, over)
+            await self._send_all(producer, seconds)
             await producer.flush()
         finally:
             self._producer = None
@@ -192,12 +197,13 @@ class Stream:
                 await self._send(self._producer, record)
             return len(records)
 
-    async def _send_all(self, producer: Any, over: asyncio.Event) -> None:
+    async def _send_all(self, producer: Any, seconds: float) -> None:
         loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
         due = loop.time()
-        while not over.is_set():
+        while loop.time() < end and not self._over.is_set():
             due = max(due, loop.time() - _CATCH_UP)
-            while due < loop.time() and not over.is_set():
+            while due < loop.time() and not self._over.is_set():
                 async with self._turn:
                     for record in self._traffic.next():
                         due += 1 / self._rate

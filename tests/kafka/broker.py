@@ -163,13 +163,6 @@ class Broker:
             time.sleep(0.05)
         raise RuntimeError(f"Kafka did not start: {(self.directory / 'broker.log').read_text()}")
 
-    def kill(self) -> None:
-        """End the process as a crash does; the data is kept for ``start``."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGTERM)
