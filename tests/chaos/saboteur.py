@@ -17,12 +17,14 @@ import asyncpg
 
 from tests.chaos.cluster import Cluster, Tell, Worker
 from tests.chaos.evidence import Violation
-from tests.chaos.schedule import JOIN_KINDS, Fault, FaultKind, Schedule
+from tests.chaos.schedule import BROKER, JOIN_KINDS, POSTGRES, Fault, FaultKind, Schedule
 from tests.chaos.services import MailServer, Mood, OrderService, Temper
 from tests.chaos.traffic import Stream
 from tests.chaos.watch import Watch
 
-PROGRESS_WITHIN = 90.0  # seconds after its return in which a worker has to commit records
+# Seconds within which records have to be committed after a worker or a server came back; those
+# in which broker or database are down do not count.
+PROGRESS_WITHIN = 90.0
 STRUCK_WITHIN = 30.0  # seconds that a service in a bad mood waits for a request to be struck
 _LOOK = 0.2  # seconds
 BURST = 300  # records
@@ -41,7 +43,24 @@ _MOODS = {
 
 
 class _NoProgress(Exception):
-    """A worker came back and did nothing: to hurt it again would show nothing."""
+    """Something came back and no work was done: to hurt it again would show nothing."""
+
+
+class _Patience:
+    """Counts the seconds of a wait, as far as they count."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._spent = 0.0
+
+    def ends(self, *, counts: bool) -> bool:
+        """Whether it is at an end, after the time since the last call was added."""
+        now = self._clock()
+        if counts:
+            self._spent += now - self._at
+        self._at = now
+        return self._spent > PROGRESS_WITHIN
 
 
 class Saboteur:
@@ -68,6 +87,7 @@ class Saboteur:
         self._tell = tell
         self._clock = clock
         self._until = float("inf")
+        self._outages = 0  # servers that are down
         self.done: Counter[FaultKind] = Counter()
         self.violations: list[Violation] = []
 
@@ -86,6 +106,8 @@ class Saboteur:
             for fault in faults:
                 if worker is not None:
                     recovered = await self._at_work(worker, returned)
+                elif target in (POSTGRES, BROKER):
+                    recovered = await self._going_on(target, returned)
                 await asyncio.sleep(max(0.0, recovered + fault.pause - self._clock()))
                 if self._clock() > self._until:
                     return
@@ -105,13 +127,25 @@ class Saboteur:
         """Wait until a worker is ready and records of its own were committed; gives the time at
         which it was ready. Raises ``_NoProgress``."""
         ready: float | None = None
+        patience = _Patience(self._clock)
         while ready is None or not self._watch.progressed(worker.pid, since):
             if ready is None and (await worker.get("/health/ready"))[0] == 200:
                 ready = self._clock()
-            if self._clock() > since + PROGRESS_WITHIN:
+            if patience.ends(counts=not self._outages):
                 raise _NoProgress(await self._why(worker, since, ready))
             await asyncio.sleep(_LOOK)
         return ready
+
+    async def _going_on(self, target: str, since: float) -> float:
+        """Wait until any worker has committed records after a server's return; gives the time.
+        Raises ``_NoProgress``."""
+        patience = _Patience(self._clock)
+        while not self._watch.anybody_progressed(since):
+            if patience.ends(counts=not self._outages):
+                text = f"{target}, back since {since:.1f} s: no worker committed anything"
+                raise _NoProgress(f"{text} within {PROGRESS_WITHIN:g} s")
+            await asyncio.sleep(_LOOK)
+        return self._clock()
 
     async def _why(self, worker: Worker, since: float, ready: float | None) -> str:
         was = "was not ready" if ready is None else f"was ready at {ready:.1f} s"
@@ -160,22 +194,26 @@ class Saboteur:
         broker = self._cluster.broker
         assert broker is not None
         stop = broker.kill if fault.kind is FaultKind.BROKER_KILL else broker.stop
-        self._tell(f"{fault.kind} for {fault.seconds:.1f} s")
-        await asyncio.to_thread(stop)
-        await asyncio.sleep(fault.seconds)
-        await asyncio.to_thread(broker.start)
+        await self._outage(fault, stop, broker.start)
         self._tell("broker is back")
         return True
 
     async def _stop_postgres(self, fault: Fault) -> bool:
         postgres = self._cluster.postgres
         stop = postgres.kill if fault.kind is FaultKind.POSTGRES_CRASH else postgres.stop
-        self._tell(f"{fault.kind} for {fault.seconds:.1f} s")
-        await asyncio.to_thread(stop)
-        await asyncio.sleep(fault.seconds)
-        await asyncio.to_thread(postgres.start)
+        await self._outage(fault, stop, postgres.start)
         self._tell("PostgreSQL is back")
         return True
+
+    async def _outage(
+        self, fault: Fault, stop: Callable[[], None], start: Callable[[], object]
+    ) -> None:
+        self._tell(f"{fault.kind} for {fault.seconds:.1f} s")
+        self._outages += 1
+        await asyncio.to_thread(stop)
+        await asyncio.sleep(fault.seconds)
+        await asyncio.to_thread(start)
+        self._outages -= 1
 
     async def _disconnect(self) -> bool:
         try:

@@ -74,6 +74,7 @@ Range = tuple[float, float]
 
 WORKER_PAUSE = (5.0, 15.0)  # seconds after a worker is ready
 AT_MOST = 4  # workers at the same time
+SHORT = 180.0  # seconds; a shorter run has at most one worker that joins at a time
 
 WORKER = "worker-{}"
 JOINING = "joining-{}"
@@ -114,7 +115,8 @@ def schedule(seed: int, seconds: float, workers: int) -> Schedule:
 
     names = [WORKER.format(number + 1) for number in range(workers)]
     fill(names, WORKER_KINDS, WORKER_PAUSE)
-    joining = [JOINING.format(number + 1) for number in range(AT_MOST - workers)]
+    joins = min(AT_MOST - workers, 1 if seconds < SHORT else AT_MOST)
+    joining = [JOINING.format(number + 1) for number in range(joins)]
     if joining:
         fill(joining, JOIN_KINDS, (3.0, 20.0))
     fill([POSTGRES], POSTGRES_KINDS, (3.0, 15.0))

@@ -39,6 +39,10 @@ class Watch:
         """Whether records of a worker's partitions were committed after ``since``."""
         return self._progress.get(pid, float("-inf")) >= since
 
+    def anybody_progressed(self, since: float) -> bool:
+        """The same for any of the workers."""
+        return max(self._progress.values(), default=float("-inf")) >= since
+
     async def run(self) -> None:
         """Look again and again until cancelled. What cannot be asked is asked again later."""
         while True:

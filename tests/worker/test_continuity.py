@@ -162,8 +162,9 @@ async def test_records_missing_at_the_end_of_the_log_are_gone_back_to() -> None:
     bench = Lost(5, 6)
     await bench.deliver(5)
     await bench.look(polls=3)
+    await bench.look(polls=4, seconds=STALLED_AFTER - 0.1)
     assert bench.seeks == []
-    await bench.look(polls=4)
+    await bench.look(polls=4, seconds=0.1)
     assert bench.seeks == [6]
     assert bench.skips == ["ai-results"]
     await bench.look(polls=5)
