@@ -23,8 +23,8 @@ Say = Callable[[str], None]
 
 class Report:
     """What a run found. ``planned`` and ``carried_out`` count faults by kind, ``restarts`` the
-    workers that ended by themselves, ``given_up`` records of our own producer; ``seconds`` is how
-    long all of it took."""
+    workers that ended by themselves, ``given_up`` records of our own producer; ``waited`` is how
+    long the stream waited for the workers, ``seconds`` how long all of it took."""
 
     def __init__(self, case: Case, events: Sequence[Event], began: datetime) -> None:
         self.case = case
@@ -33,6 +33,7 @@ class Report:
         self.carried_out: Counter[FaultKind] = Counter()
         self.restarts = 0
         self.given_up = 0
+        self.waited = 0.0
         self.seconds = 0.0
         self._events = events
         self._began = began
@@ -116,6 +117,8 @@ class Report:
         say(f"order service: {_counts(outcomes)}")
         say(f"mails: {len(mails)} delivered, {repeated} times one more than once")
         say(f"replies published: {len(evidence.outbound)}")
+        if self.waited:
+            say(f"the stream waited {self.waited:.0f} s for the workers: the machine is slow")
         if self.given_up:
             say(f"given up by the producer: {self.given_up}; the log tells their fate")
         say("")

@@ -27,6 +27,7 @@ PATIENCE = 90.0  # seconds without any progress after which what is left counts 
 # A run that is behind its schedule begins no fault more once it has taken so many times as long.
 OVERTIME = 2.0
 IDLE = 0.25  # of the planned rate; a stream below it is idle
+BACKLOG = 2000  # records; beyond it the stream waits for the workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,14 @@ class Run:
         traffic = Traffic(options.seed)
         await self._know_leads(traffic)
         settings = cluster.settings
-        stream = Stream(traffic, cluster.broker.bootstrap, settings.input_topic, options.rate)
         watch = Watch(settings, self.clock)
+
+        def crowded() -> bool:
+            return len(stream.acknowledged) - watch.committed > BACKLOG
+
+        stream = Stream(
+            traffic, cluster.broker.bootstrap, settings.input_topic, options.rate, crowded
+        )
         saboteur = Saboteur(cluster, watch, stream, orders, mail, self.tell, self.clock)
         self.tell(f"{options.workers} workers are ready, the stream begins")
         background = [
@@ -113,7 +120,7 @@ class Run:
         report.carried_out = saboteur.done
         report.restarts = cluster.restarts
         report.given_up = stream.failures
-        report.seconds = self.clock()
+        report.waited = stream.waited
         return report
 
     async def _break(self, stream: Stream, saboteur: Saboteur) -> float:
@@ -138,7 +145,7 @@ class Run:
             for kind in planned(self.options.faults)
             if not saboteur.done[kind]
         ]
-        sent, due = len(stream.acknowledged), self.options.rate * seconds
+        sent, due = len(stream.acknowledged), self.options.rate * (seconds - stream.waited)
         if sent < IDLE * due:
             found.append(f"the stream was idle: {sent} of {due:.0f} records were sent")
         found += [f"nothing was looked at: {name}" for name in report.without_evidence]

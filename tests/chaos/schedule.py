@@ -66,8 +66,8 @@ _SECONDS = {
 # faults that a run has time for.
 _RECOVERY = {
     **dict.fromkeys((*WORKER_KINDS, *JOIN_KINDS), 12.0),
-    **dict.fromkeys(POSTGRES_KINDS, 1.0),
-    **dict.fromkeys(BROKER_KINDS, 9.0),
+    **dict.fromkeys(POSTGRES_KINDS, 4.0),
+    **dict.fromkeys(BROKER_KINDS, 14.0),
 }
 
 Range = tuple[float, float]
@@ -120,7 +120,7 @@ def schedule(seed: int, seconds: float, workers: int) -> Schedule:
     if joining:
         fill(joining, JOIN_KINDS, (3.0, 20.0))
     fill([POSTGRES], POSTGRES_KINDS, (3.0, 15.0))
-    fill([BROKER], BROKER_KINDS, (8.0, 25.0))
+    fill([BROKER], BROKER_KINDS, (5.0, 18.0))
     fill([ORDERS], ORDER_KINDS, (1.0, 5.0))
     fill([MAIL], MAIL_KINDS, (3.0, 20.0))
     fill([STREAM], STREAM_KINDS, (5.0, 25.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from enum import StrEnum
 from hashlib import sha256
@@ -43,18 +43,15 @@ class Mood(StrEnum):
 
 @dataclass(slots=True)
 class Temper:
-    """A mood, the share of requests that it strikes, how many it has struck, and an event that
-    the first one sets."""
+    """A mood, the share of requests that it strikes, and how many it has struck."""
 
     random: Random
     mood: Mood = Mood.WELL
     share: float = 1.0
     struck: int = 0
-    first: asyncio.Event = field(default_factory=asyncio.Event)
 
     def upset(self, mood: Mood, share: float) -> None:
         self.mood, self.share, self.struck = mood, share, 0
-        self.first.clear()
 
     def calm(self) -> None:
         self.mood = Mood.WELL
@@ -64,7 +61,6 @@ class Temper:
         if self.mood is Mood.WELL or self.random.random() >= self.share:
             return Mood.WELL
         self.struck += 1
-        self.first.set()
         return self.mood
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -150,16 +150,26 @@ class Stream:
     """Sends the traffic at a steady rate, over whatever happens to the broker.
 
     ``acknowledged`` holds the numbers of the records that the broker confirmed; ``failures``
-    counts those that the client gave up, whose fate only the log tells.
+    counts those that the client gave up, whose fate only the log tells. Where the machine is too
+    slow for the rate it waits while ``crowded()``, for ``waited`` seconds in all.
     """
 
-    def __init__(self, traffic: Traffic, bootstrap: str, topic: str, rate: float) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        bootstrap: str,
+        topic: str,
+        rate: float,
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._traffic = traffic
         self._bootstrap = bootstrap
         self._topic = topic
         self._rate = rate
         self.acknowledged: set[int] = set()
         self.failures = 0
+        self.waited = 0.0
+        self._crowded = crowded
         self._producer: AIOKafkaProducer | None = None
         # A repetition, or another message under the same id, must come after its original.
         self._turn = asyncio.Lock()
@@ -202,6 +212,11 @@ class Stream:
         end = loop.time() + seconds
         due = loop.time()
         while loop.time() < end and not self._over.is_set():
+            if self._crowded():
+                await asyncio.sleep(_TICK)
+                self.waited += _TICK
+                due = loop.time()
+                continue
             due = max(due, loop.time() - _CATCH_UP)
             while due < loop.time() and not self._over.is_set():
                 async with self._turn:

@@ -33,7 +33,7 @@ class Watch:
         self._clock = clock
         self._progress: dict[int, float] = {}  # by process id
         self._before: tuple[float, dict[int, Owner], dict[int, int]] | None = None
-        self.records = 0  # committed since the watch began, as far as it was seen
+        self.committed = 0  # records, when last seen
 
     def progressed(self, pid: int, since: float) -> bool:
         """Whether records of a worker's partitions were committed after ``since``."""
@@ -88,11 +88,11 @@ class Watch:
 
     def look(self, at: float, owners: dict[int, Owner], committed: dict[int, int]) -> None:
         """Compare what is there ``at`` this time with what was there before."""
+        self.committed = sum(committed.values())
         if self._before is not None:
             since, owners_before, committed_before = self._before
             for partition, owner in owners.items():
                 more = committed.get(partition, 0) - committed_before.get(partition, 0)
-                self.records += max(more, 0)
                 if more > 0 and owners_before.get(partition) == owner:
                     self._progress[int(owner[1].rsplit(":", 1)[1])] = since
         self._before = (at, owners, committed)
