@@ -99,12 +99,14 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
     @app.agent(raw(settings.input_topic), name="ai-results")  # type: ignore[untyped-decorator]
     async def ai_results(stream: faust.Stream) -> None:
         """Turns AI results into finished work."""
+        app.queues[settings.input_topic] = stream.channel.queue
         async for event in stream.noack().events():
             await runtime.accept(event)
 
     @app.agent(raw(settings.dlq_topic), name="dead-letters")  # type: ignore[untyped-decorator]
     async def dead_letters(stream: faust.Stream) -> None:
         """Keeps the table of dead letters."""
+        app.queues[settings.dlq_topic] = stream.channel.queue
         async for event in stream.noack().events():
             await runtime.accept_dead_letter(event)
 

@@ -24,7 +24,7 @@ log = logging.getLogger("streamapp.continuity")
 ASK_AGAIN = 0.5  # seconds before a broker that gave no answer is asked again
 REWIND_AGAIN = 5.0  # seconds after which the consumer is sent back once more
 LOOK_WITHIN = 5.0  # seconds that a look into the log may take
-STALLED_AFTER = 30.0  # seconds without a record although more were fetched; doubled each time
+STALLED_AFTER = 10.0  # seconds that a record may be missing before the log is asked
 
 FirstAt = Callable[[str, int, int], Awaitable[int | None]]
 
@@ -38,7 +38,9 @@ class Position(Protocol):
 
     def highwater(self, topic: str, partition: int) -> int | None: ...
 
-    async def position(self, topic: str, partition: int) -> int | None: ...
+    def position(self, topic: str, partition: int) -> int | None: ...
+
+    def rounds(self, topic: str) -> int | None: ...
 
 
 class NoAnswer(Exception):
@@ -55,9 +57,8 @@ class Sequence:
         self.topic = topic
         self.partition = partition
         self.next: int | None = None
-        self.moved_at = time.monotonic()
         self.rewound_at: float | None = None
-        self.patience = STALLED_AFTER  # seconds
+        self.suspected: tuple[int, int, float] | None = None  # missing offset, round, time
 
 
 class Continuity:
@@ -102,9 +103,7 @@ class Continuity:
     def took(self, sequence: Sequence, offset: int) -> None:
         """The record was taken in."""
         sequence.next = offset + 1
-        sequence.moved_at = self._clock()
         sequence.rewound_at = None
-        sequence.patience = STALLED_AFTER
 
     def _reaches(self, sequence: Sequence, offset: int) -> bool:
         """Whether the log goes on to the committed offset. One that lost records may not, and is
@@ -145,7 +144,8 @@ class Continuity:
 
     async def _rewind(self, sequence: Sequence) -> None:
         assert sequence.next is not None
-        sequence.rewound_at = sequence.moved_at = self._clock()
+        sequence.rewound_at = self._clock()
+        sequence.suspected = None
         await self._position.seek(sequence.topic, sequence.partition, sequence.next)
 
     async def _insist(
@@ -163,19 +163,15 @@ class Continuity:
         return None
 
     async def revive(self, sequence: Sequence) -> None:
-        """Send the consumer back where records were fetched and none of them comes.
+        """Send the consumer back where it handed records out and they did not arrive.
 
         Records that were passed over at the end of the log are followed by none that would
-        tell. Call it only while nothing holds intake up. Ever more patient, as what was fetched
-        may be waiting behind much else, and going back fetches it anew.
+        tell. Call it regularly, but only while nothing holds intake up.
         """
-        if sequence.next is None or self._clock() - sequence.moved_at < sequence.patience:
+        if not self._is_overdue(sequence):
             return
-        expected = sequence.next
-        sequence.moved_at = self._clock()
-        position = await self._position.position(sequence.topic, sequence.partition)
-        if position is None or position <= expected:
-            return  # nothing was fetched that did not come
+        assert sequence.next is not None
+        expected, sequence.suspected = sequence.next, None
         try:
             first = await self._first_at(sequence.topic, sequence.partition, expected)
         except NoAnswer as error:
@@ -183,7 +179,6 @@ class Continuity:
             return
         if first is None or sequence.next != expected:
             return  # what is left are transaction markers; or it went on by itself
-        sequence.patience *= 2
         log.warning(
             "%s-%d: record %d does not come, going back to it",
             sequence.topic,
@@ -192,6 +187,23 @@ class Continuity:
         )
         self._on_skip(sequence.topic)
         await self._rewind(sequence)
+
+    def _is_overdue(self, sequence: Sequence) -> bool:
+        """Whether the next record was handed out and can no longer be on its way.
+
+        All records of one poll are on their way until the next poll begins, and that may take
+        minutes where work is slow: time alone says nothing.
+        """
+        expected, rounds = sequence.next, self._position.rounds(sequence.topic)
+        position = self._position.position(sequence.topic, sequence.partition)
+        if expected is None or rounds is None or position is None or position <= expected:
+            sequence.suspected = None
+            return False
+        now = self._clock()
+        if sequence.suspected is None or sequence.suspected[0] != expected:
+            sequence.suspected = (expected, rounds, now)
+        _, since_round, since = sequence.suspected
+        return rounds > since_round and now - since >= STALLED_AFTER
 
 
 class LogReader:

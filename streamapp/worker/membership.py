@@ -132,15 +132,6 @@ class Membership:
         if target in self._thread._consumer.assignment():
             self._thread._consumer.seek(target, offset)
 
-    async def position(self, topic: str, partition: int) -> int | None:
-        """The offset after the last record that was fetched; None when that is not known."""
-        offset: int | None = await self._in_thread(self._fetched, topic, partition, default=None)
-        return offset
-
-    async def _fetched(self, topic: str, partition: int) -> int:
-        async with asyncio.timeout(COMMIT_TIMEOUT):
-            return int(await self._thread._consumer.position(TopicPartition(topic, partition)))
-
     async def _in_thread(self, function: Any, *arguments: Any, default: Any) -> Any:
         try:
             return await self._thread.call_thread(function, *arguments)
@@ -156,6 +147,21 @@ class Membership:
         except (AttributeError, AssertionError, KeyError, KafkaError):
             return None  # the consumer is not there, or the partition no longer ours
         return offset
+
+    def position(self, topic: str, partition: int) -> int | None:
+        """The offset of the record that the consumer hands out next."""
+        try:
+            assignment = self._thread._consumer._subscription.subscription.assignment
+            offset: int = assignment.state_value(TopicPartition(topic, partition)).position
+        except (AttributeError, AssertionError, KeyError, KafkaError):
+            return None  # the consumer is not there, or the partition no longer ours
+        return offset
+
+    def rounds(self, topic: str) -> int | None:
+        """How many polls have begun; all that earlier ones handed out has arrived. None while
+        records wait for the topic's agent."""
+        queue = self._app.queues.get(topic)
+        return self._app.polls if queue is not None and queue.empty() else None
 
     @property
     def assigned(self) -> bool:

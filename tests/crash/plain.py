@@ -118,7 +118,10 @@ class PlainMembership:
     def highwater(self, topic: str, partition: int) -> int | None:
         return None
 
-    async def position(self, topic: str, partition: int) -> int | None:
+    def position(self, topic: str, partition: int) -> int | None:
+        return None
+
+    def rounds(self, topic: str) -> int | None:
         return None
 
 

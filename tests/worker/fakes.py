@@ -63,6 +63,7 @@ class FakeMembership:
     begins: dict[tuple[str, int], int] = field(default_factory=dict)  # committed offsets
     highwaters: dict[tuple[str, int], int] = field(default_factory=dict)
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
+    polls: int | None = 0
     seeks: list[tuple[str, int, int]] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -88,9 +89,11 @@ class FakeMembership:
     def highwater(self, topic: str, partition: int) -> int | None:
         return self.highwaters.get((topic, partition))
 
-    async def position(self, topic: str, partition: int) -> int | None:
-        await asyncio.sleep(0)
+    def position(self, topic: str, partition: int) -> int | None:
         return self.positions.get((topic, partition))
+
+    def rounds(self, topic: str) -> int | None:
+        return self.polls
 
 
 class FakeLog:
