@@ -87,22 +87,26 @@ class Resumer:
             if processing_id not in self._taken:
                 log.warning("saga %s is an orphan: its record is committed", processing_id)
                 self._on_orphan()
-            self._take(processing_id, leases[partition], key)
+            self._take(processing_id, leases[partition], key, orphan=True)
 
-    def _take(self, processing_id: str, lease: PartitionLease, key: bytes | None) -> None:
+    def _take(
+        self, processing_id: str, lease: PartitionLease, key: bytes | None, *, orphan: bool = False
+    ) -> None:
         if processing_id in self._taken:
             return
         self._taken[processing_id] = lease
 
         async def work(lane: Lane) -> None:
             try:
-                await self._resume(processing_id, lease, lane)
+                await self._resume(processing_id, lease, lane, orphan)
             finally:
                 self._taken.pop(processing_id, None)
 
         self._intake.submit(lease, key, work, 0)
 
-    async def _resume(self, processing_id: str, lease: PartitionLease, lane: Lane) -> None:
+    async def _resume(
+        self, processing_id: str, lease: PartitionLease, lane: Lane, orphan: bool
+    ) -> None:
         saga = await self._journal.load(processing_id)
         if saga is None:
             return
@@ -112,6 +116,8 @@ class Resumer:
             if request is not None:
                 await self._carry_out(request, saga, epoch, lane)
             elif saga.status is SagaStatus.STUCK:
+                if orphan:
+                    return  # it was under way when we looked, and is not due again yet
                 await self._sagas.resume(saga, epoch, lane)
             elif saga.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
                 await self._sagas.run(saga, epoch, lane, claim=False)
