@@ -62,7 +62,11 @@ def jars() -> Path:
 
 
 def new_cluster_id() -> str:
-    return urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+    """An id that does not begin with a dash: Kafka's tool would take it for an option."""
+    while True:
+        identity = urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+        if not identity.startswith("-"):
+            return identity
 
 
 class Broker:
