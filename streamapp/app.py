@@ -56,8 +56,7 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         debug=False,
         Worker=StreamWorker,
     )
-    if settings.crash_point is not None:
-        crash_points.kill_at(*crash_points.parse(settings.crash_point))
+    crash_points.arm_for(settings.crash_point)
     app.settings = settings
     if settings.web_port == 0:
         app.boot_strategy.enable_web = False  # the command line's default overrules the setting

@@ -147,7 +147,12 @@ class PlainProducer:
         return False
 
     async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
     ) -> asyncio.Future[object]:
         if value is not None and self._refused.get(topic, b"\0") in value:
             if topic == self._dlq_topic:
