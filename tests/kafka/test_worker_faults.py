@@ -222,11 +222,13 @@ async def send_large(stage: Stage, count: int) -> None:
         await producer.stop()
 
 
+@pytest.mark.timeout(900)
 async def test_workers_come_and_go(broker: Broker, new_stage: NewStage) -> None:
     """Two workers at a time join one that stays, and leave, by SIGTERM or by SIGKILL. Effects of
     each lead stay in order and nothing gets a second key. ``KAFKA_TEST_REBALANCES`` sets how
     often one joins and leaves (default 20)."""
-    stage = new_stage(broker.bootstrap)
+    # The group stands still in each rebalance: a slow machine must get through all the same.
+    stage = new_stage(broker.bootstrap, rate=20.0)
     (stays,) = await stage.prepare()
     draw = random.Random(7)
 
@@ -234,7 +236,7 @@ async def test_workers_come_and_go(broker: Broker, new_stage: NewStage) -> None:
         for _ in range(times):
             worker.start()
             await worker.wait_until_ready()
-            await stage.progress(20)
+            await stage.progress(10)
             if draw.random() < 0.5:
                 assert await worker.stop() == 0
             else:
@@ -247,7 +249,7 @@ async def test_workers_come_and_go(broker: Broker, new_stage: NewStage) -> None:
     owners = "select count(distinct worker) from partition_owners"
     assert await stage.fetchval("select max(epoch) from partition_owners") > REBALANCES
     assert await stage.fetchval(owners) == 1, "who stays has all in the end"
-    assert len(case.sagas) >= 20 * REBALANCES // 2
+    assert len(case.sagas) >= 10 * REBALANCES // 2
     assert await stays.stop() == 0
 
 
