@@ -124,6 +124,9 @@ class PlainMembership:
     def rounds(self, topic: str) -> int | None:
         return None
 
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool:
+        return False
+
 
 class PlainProducer:
     """Publishes into files."""
