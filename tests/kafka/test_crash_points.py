@@ -12,6 +12,7 @@ import signal
 import pytest
 
 from streamapp.resilience.crash_points import POINTS
+from tests.chaos.traffic import Stream
 from tests.kafka.broker import Broker
 from tests.kafka.conftest import NewStage
 from tests.kafka.stage import Stage
@@ -26,6 +27,19 @@ RARE = {"letter.sent", "dead_letter.stored", "dead_letter.committed"}
 REFUSED = {"letter.stored"}  # a test of its own, below
 BY_PEOPLE = {"redrive.marked", "redrive.sent"}  # the same
 PASSES = 7  # of a point that every message passes: others are at work then
+RATE = 15.0  # records a second; what a worker that dies all the time can catch up with
+
+
+async def prepared(stage: Stage) -> WorkerProcess:
+    """A worker of the stage, not started, and topics with a gentle stream."""
+    worker = stage.new_worker()
+    status, _, errors = await worker.run("migrate")
+    assert status == 0, errors
+    settings = worker.settings
+    stage.stream = Stream(
+        stage.traffic, settings.kafka_bootstrap_servers, settings.input_topic, RATE
+    )
+    return worker
 
 
 async def killed_at(point: str, stage: Stage, worker: WorkerProcess) -> None:
@@ -48,9 +62,7 @@ async def killed_at(point: str, stage: Stage, worker: WorkerProcess) -> None:
 
 async def test_killed_once_at_every_point(broker: Broker, new_stage: NewStage) -> None:
     stage = new_stage(broker.bootstrap)
-    worker = stage.new_worker()
-    status, _, errors = await worker.run("migrate")
-    assert status == 0, errors
+    worker = await prepared(stage)
     async with stage.load():
         for point in POINTS.keys() - REFUSED - BY_PEOPLE:
             await killed_at(point, stage, worker)
@@ -67,9 +79,7 @@ async def test_killed_after_a_letter_went_into_the_table(
 ) -> None:
     """The broker takes no dead letters, so they are stored without their topic."""
     stage = new_stage(guarded_broker.bootstrap)
-    worker = stage.new_worker()
-    status, _, errors = await worker.run("migrate")
-    assert status == 0, errors
+    worker = await prepared(stage)
     await forbid_writing(guarded_broker.bootstrap, stage.settings.dlq_topic)
     async with stage.load():
         for point in REFUSED:
