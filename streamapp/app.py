@@ -49,6 +49,8 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         producer_linger=0.05,
         # A full partition of dead letters may be as large as the broker takes.
         consumer_max_fetch_size=4 * 1024 * 1024,
+        # A backlog is fetched in megabytes; this many records of it become objects at a time.
+        broker_max_poll_records=500,
         web_tables_enabled=settings.faust_pages,
         web_router_enabled=settings.faust_pages,
         web_bind=settings.web_host,
@@ -56,8 +58,7 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         debug=False,
         Worker=StreamWorker,
     )
-    if settings.crash_point is not None:
-        crash_points.kill_at(*crash_points.parse(settings.crash_point))
+    crash_points.arm_for(settings.crash_point)
     app.settings = settings
     if settings.web_port == 0:
         app.boot_strategy.enable_web = False  # the command line's default overrules the setting

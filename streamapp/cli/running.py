@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings, SettingsError, load
 from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.faults import DATABASE_ERRORS
@@ -73,9 +74,11 @@ class WrongSetting(click.ClickException):
 def load_settings() -> Settings:
     """The settings of the environment. Raises ``WrongSetting``."""
     try:
-        return load()
+        settings = load()
     except SettingsError as error:
         raise WrongSetting(str(error)) from None
+    crash_points.arm_for(settings.crash_point)
+    return settings
 
 
 def run(call: Coroutine[Any, Any, T]) -> T:

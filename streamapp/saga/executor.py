@@ -102,16 +102,23 @@ class SagaExecutor:
     ) -> None:
         """Try a STUCK saga again: what failed of its compensation begins anew. ``request`` is noted
         in the commit that begins it."""
-        for (ordinal, direction), row in list(state.steps.items()):
-            if direction == "compensate" and row.status is StepStatus.FAILED:
-                state.steps[ordinal, direction] = replace(
-                    row, status=StepStatus.WAITING, attempts=0, circuit_wait=0.0, due_at=None
-                )
         state.stuck_retries += 1
         passage = Passage(self.journal, state, epoch, claim=False)
         if request is not None:
             passage.stage_request(request)
         if state.plan.version == PLAN_VERSION:  # else nobody here can tell its direction
+            for (_, direction), row in state.steps.items():
+                if direction == "compensate" and row.status is StepStatus.FAILED:
+                    # Durably, or the next owner would begin with the attempts used up.
+                    passage.stage(
+                        replace(
+                            row,
+                            status=StepStatus.WAITING,
+                            attempts=0,
+                            circuit_wait=0.0,
+                            due_at=None,
+                        )
+                    )
             # Nothing goes forward once a required step has failed, whatever parked the saga since.
             if required_step_failed(state):
                 passage.stage_status(SagaStatus.COMPENSATING)

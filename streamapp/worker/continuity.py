@@ -42,6 +42,8 @@ class Position(Protocol):
 
     def rounds(self, topic: str) -> int | None: ...
 
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool: ...
+
 
 class NoAnswer(Exception):
     """The broker cannot be asked."""
@@ -120,6 +122,8 @@ class Continuity:
                 await self._rewind(sequence)
             return True
         expected = sequence.next
+        if self._position.adjacent(sequence.topic, sequence.partition, expected - 1, offset):
+            return False
         first = await self._insist(lambda: self._look(sequence, expected, offset), valid)
         if first is None:
             return True

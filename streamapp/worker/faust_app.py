@@ -17,6 +17,7 @@ from faust.types import TP
 
 from streamapp.observability.logging import configure
 from streamapp.settings import Settings
+from streamapp.worker.polls import Polls
 
 log = logging.getLogger("streamapp.worker")
 
@@ -67,10 +68,10 @@ class StreamApp(faust.App):  # type: ignore[misc]
     before_start: Callable[[], Awaitable[None]] | None = None
     after_stop: Callable[[], Awaitable[None]] | None = None
     hand_over: Callable[[bool], Awaitable[None]] | None = None
-    polls = 0  # that the consumer was asked for records
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.polls = Polls()
         self.queues: dict[str, Any] = {}  # by topic: the records that wait for its agent
 
     async def on_first_start(self) -> None:
@@ -79,19 +80,21 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self.producer.buffer.max_messages = CHANGELOG_BUFFER
         topics = (self.settings.input_topic, self.settings.dlq_topic)
         self.consumer._read_offset = ReadOffsets(topics)
-        self._count_polls()
+        self._watch_polls()
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
 
-    def _count_polls(self) -> None:
+    def _watch_polls(self) -> None:
         """What was polled is handed to the agents before the next poll begins."""
         poll = self.consumer._wait_next_records
 
-        async def counted(timeout: float) -> Any:
-            self.polls += 1
-            return await poll(timeout)
+        async def watched(timeout: float) -> Any:
+            self.polls.count += 1
+            records, active = await poll(timeout)
+            self.polls.note(records)
+            return records, active
 
-        self.consumer._wait_next_records = counted
+        self.consumer._wait_next_records = watched
 
     async def _before_seek(self, _: Any, **__: Any) -> None:
         """After a rebalance Faust goes back to the committed offsets, and only then empties the

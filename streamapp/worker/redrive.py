@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiokafka.errors import KafkaError
 
 from streamapp.pipeline.outcomes import Headers
+from streamapp.resilience import crash_points
 from streamapp.storage.operations import Refused
 from streamapp.storage.redrives import Redriven, Redrives
 from streamapp.worker.producer import DEFINITE, NoSuchPartition
@@ -74,6 +75,7 @@ class Redriver:
         ``faults.DATABASE_ERRORS``.
         """
         redriven = await self._redrives.mark(name, actor, value)
+        crash_points.reach("redrive.marked")
         try:
             async with asyncio.timeout(self._ack_within):
                 future = await self._sender.send(
@@ -94,4 +96,5 @@ class Redriver:
                 f"dead letter {redriven.dead_letter_id} is marked, but the broker did not confirm "
                 f"the record ({type(error).__name__}): ask for the same again, which is harmless"
             ) from error
+        crash_points.reach("redrive.sent")
         return Sent(redriven, getattr(metadata, "offset", -1))

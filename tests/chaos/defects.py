@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from streamapp.pipeline.orchestrator import Delivered, Pipeline, _delivered
 from streamapp.pipeline.outcomes import Record
-from streamapp.saga import executor
+from streamapp.saga import running
 from streamapp.saga.attempts import Attempts
 from streamapp.saga.model import SagaState, SagaStatus
 from streamapp.saga.parking import Parking
@@ -51,12 +51,12 @@ def acknowledges_early() -> None:
 
 def skips_compensation() -> None:
     """A saga calls itself COMPENSATED and has undone nothing."""
-    _put(executor, "may_have_effect", lambda row: False)
+    _put(running, "may_have_effect", lambda row: False)
 
 
 def compensates_only_what_is_done() -> None:
     """A step in doubt counts as one that had no effect, and is not undone."""
-    _put(executor, "may_have_effect", lambda row: row is not None and row.status == "DONE")
+    _put(running, "may_have_effect", lambda row: row is not None and row.status == "DONE")
 
 
 def asks_under_a_new_key() -> None:

@@ -19,6 +19,7 @@ import asyncpg
 from streamapp.settings import Settings
 from tests.chaos.checks import Case
 from tests.chaos.collect import collect, wait_until_settled
+from tests.chaos.evidence import Violation
 from tests.chaos.order import CHECKS
 from tests.chaos.services import MailServer, OrderService
 from tests.chaos.traffic import Stream, Traffic
@@ -31,7 +32,12 @@ FOREVER = 3600.0  # seconds; a load ends when its block does
 
 
 class Stage:
-    """One group's topics, database, order service and workers. ``close`` ends the workers."""
+    """One group's topics, database, order service and workers. ``close`` ends the workers.
+
+    ``program`` is what Python runs as a worker.
+    """
+
+    program = WorkerProcess.program
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Stage:
         """A further worker of the group, not started yet."""
         number = len(self.workers) + 1
         worker = WorkerProcess(self._directory / f"worker-{number}", {**self._environment, **more})
+        worker.program = self.program
         self.workers.append(worker)
         return worker
 
@@ -149,6 +156,13 @@ class Stage:
         All is: every record of the input topic and of the dead-letter topic committed, no saga
         unfinished, no outbox row that waits. ``without`` names checks that do not apply.
         """
+        case, violations = await self.audit(without)
+        shown = "\n".join(f"{each.kind}: {each.text}" for each in violations[:20])
+        assert not violations, f"{len(violations)} violations\n{shown}\n{self.logs()}"
+        return case
+
+    async def audit(self, without: Collection[str] = ()) -> tuple[Case, list[Violation]]:
+        """The same, and gives what was found wrong."""
         left = await wait_until_settled(self, SETTLED_WITHIN)
         assert not left, f"{left}\n{self.logs()}"
         case = Case(
@@ -163,10 +177,8 @@ class Stage:
             if name not in without
             for violation in check(case)[1]
         ]
-        shown = "\n".join(f"{each.kind}: {each.text}" for each in violations[:20])
-        assert not violations, f"{len(violations)} violations\n{shown}\n{self.logs()}"
         assert len(case.sagas) > 0
-        return case
+        return case, violations
 
     def close(self) -> None:
         for worker in self.workers:

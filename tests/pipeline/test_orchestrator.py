@@ -355,7 +355,7 @@ async def test_what_is_dead_lettered_directly_is_finished_with_the_brokers_ackno
 
     monkeypatch.setattr(plant.around, "publish", publish)
     delivery = asyncio.create_task(plant.process(INVALID))
-    await asked.wait()
+    await asyncio.wait_for(asked.wait(), 20)
     for _ in range(20):
         await asyncio.sleep(0)
     assert not delivery.done()

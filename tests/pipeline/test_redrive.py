@@ -122,6 +122,16 @@ async def test_a_redriven_order_is_a_new_one(plant: Plant, desk: Desk) -> None:
         await desk.send()
 
 
+async def test_success_and_the_end_of_its_letter_are_one_commit(plant: Plant, desk: Desk) -> None:
+    await undone(plant, desk)
+    assert await desk.retry() is Outcome.PROCESSED
+    (row,) = await plant.bench.pool.fetch(
+        "select d.status, d.xmin = s.xmin as together from dead_letter_queue d "
+        "join sagas s on s.processing_id = d.message_id"
+    )
+    assert dict(row) == {"status": "resolved", "together": True}
+
+
 async def test_sent_twice_at_once_it_is_run_once(plant: Plant, desk: Desk) -> None:
     await undone(plant, desk)
     first, second = await asyncio.gather(desk.send(), desk.send())

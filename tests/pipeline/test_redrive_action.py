@@ -99,6 +99,16 @@ async def test_it_fails_twice_more_and_then_succeeds(plant: Plant, desk: Desk) -
         await desk.send()
 
 
+async def test_success_and_the_end_of_its_letter_are_one_commit(plant: Plant, desk: Desk) -> None:
+    await half_done(plant, desk)
+    assert await desk.retry() is Outcome.PROCESSED
+    (row,) = await plant.bench.pool.fetch(
+        "select d.status, d.xmin = t.xmin as together from dead_letter_queue d "
+        "join saga_steps t on t.processing_id = d.message_id and t.action = d.action"
+    )
+    assert dict(row) == {"status": "resolved", "together": True}
+
+
 async def test_sent_twice_at_once_it_is_repeated_once(plant: Plant, desk: Desk) -> None:
     await half_done(plant, desk)
     first, second = await asyncio.gather(desk.send(), desk.send())

@@ -114,21 +114,32 @@ async def test_a_frozen_owner_does_not_fence_the_living_one(bench: Bench) -> Non
     assert len([call for call in bench.service.calls if call.processing_id == "p-2"]) == 1
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("refused", [False, True])
 async def test_an_answer_that_comes_after_the_takeover_moves_nothing(
-    bench: Bench, turned: bool
+    bench: Bench, refused: bool
 ) -> None:
-    """Its DONE, or its turn back, is about a saga that another one has brought to its end."""
-    bench.service.plan("b", NO if turned else {"late": True})
+    """The saga is RUNNING for both, and the living owner is in the very call whose answer, or
+    refusal, the one that wakes up wants to write."""
+    bench.service.plan("b", NO if refused else {"late": True})
     frozen = Frozen(bench, first())
     await frozen.stands()
     await bench.take_over()
-    bench.service.script["b", "forward"].appendleft({"living": True})
-    await bench.deliver(first())
-    before = await bench.saga()
+    in_call, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        in_call.set()
+        await go_on.wait()
+
+    bench.service.before = hold
+    living = asyncio.create_task(bench.deliver(first()))
+    async with asyncio.timeout(20):
+        await in_call.wait()
+    before = await bench.saga(), await bench.step(1)
     await frozen.wake()
-    assert await bench.saga() == before
-    assert (await bench.load()).steps[1, "forward"].output == {"living": True}
+    assert (await bench.saga(), await bench.step(1)) == before
+    go_on.set()
+    assert (await living).status == "COMPLETED"
+    assert (await bench.load()).steps[1, "forward"].output == {"made": "b"}
     assert await bench.letters() == []
     assert bench.service.names() == ["b", "b"]
 

@@ -58,7 +58,18 @@ LEADS = ("a", "b")
 ENDS = ("COMPLETED", "COMPENSATED", "STUCK")
 
 leads = st.sampled_from(LEADS)
-moments = st.one_of(st.integers(1, 4), st.integers(1, 16))
+moments = st.one_of(st.integers(1, 4), st.integers(1, 6), st.integers(1, 16))
+messages = st.tuples(leads, plans, scripts)
+happenings = st.sampled_from(
+    [
+        *("", "dies", "freezes") * 2,
+        "loses the request",
+        "loses the reply",
+        "a copy comes",
+        "another payload comes",
+    ]
+)
+moments = st.one_of(st.integers(1, 4), st.integers(1, 6), st.integers(1, 16))
 messages = st.tuples(leads, plans, scripts)
 happenings = st.sampled_from(
     ["dies", "dies", "freezes", "freezes", "loses the request", "loses the reply", "a copy comes",
@@ -119,18 +130,12 @@ class Sagas(RuleBasedStateMachine):
             self.bench.service.plan(action.lstrip("-"), *given, undo=action.startswith("-"))
 
     @precondition(lambda self: self.left())
-    @rule(happening=happenings, moment=moments, both=st.booleans(), lead=leads, marks=st.booleans())
-    def a_worker_is_disturbed(
-        self, happening: str, moment: int, both: bool, lead: str, marks: bool
-    ) -> None:
-        chosen = [name for name in LEADS if both or name == lead]
-        self.runner.run(self.passage(Worker(self, happening, moment), chosen, marks))
-
-    @precondition(lambda self: self.left())
-    @rule(lead=leads, marks=st.booleans())
-    def a_worker_finishes(self, lead: str, marks: bool) -> None:
-        self.runner.run(self.passage(Worker(self), [lead], marks))
-        assert not self.left(lead)
+    @rule(happening=happenings, moment=moments, both=st.booleans(), marks=st.booleans())
+    def a_worker_works(self, happening: str, moment: int, both: bool, marks: bool) -> None:
+        chosen = [lead for lead in LEADS if self.left(lead)]
+        worker = Worker(self, happening, moment)
+        self.runner.run(self.passage(worker, chosen if both else chosen[-1:], marks))
+        assert happening or not self.left(chosen[-1])
 
     @precondition(lambda self: self.frozen)
     @rule()

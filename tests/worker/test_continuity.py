@@ -85,6 +85,20 @@ async def test_offsets_that_the_log_does_not_have_are_not_waited_for(there: tupl
     assert bench.skips == []
 
 
+async def test_a_gap_that_the_consumer_saw_itself_needs_no_look_into_the_log() -> None:
+    bench = Bench(5, 7, 9)
+    bench.membership.neighbours |= {(5, 7), (7, 9)}
+    assert await bench.deliver(5, 7, 9) == [5, 7, 9]
+    assert bench.log.asked == []
+
+
+async def test_a_record_missing_before_such_a_gap_is_gone_back_to() -> None:
+    bench = Bench(5, 7, 9)
+    bench.membership.neighbours |= {(5, 7), (7, 9)}
+    assert await bench.deliver(5, 9, 7, 9) == [5, 7, 9]
+    assert bench.seeks == [7]
+
+
 async def test_only_what_is_there_is_gone_back_to() -> None:
     bench = Bench(7, 9)
     assert await bench.deliver(9) == []

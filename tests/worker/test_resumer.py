@@ -248,6 +248,21 @@ async def test_what_ended_meanwhile_is_left_alone() -> None:
     assert not bench.worker.errors
 
 
+async def test_an_orphan_that_was_parked_meanwhile_is_left_to_its_schedule() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (RUNNING, 0, b"lead")}
+    await bench.resumer.look()
+    assert (bench.orphaned, bench.loaded) == (1, 0), "found, and not looked at yet"
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    await bench.worker.idle()
+    assert bench.loaded == 1
+    assert bench.calls == [], "it waits for its time, as all that are parked"
+    await bench.resumer.look()  # now it is due
+    await bench.worker.idle()
+    assert bench.calls == [("resume", "p-1", 1, None)]
+
+
 async def test_a_fenced_saga_is_taken_up_by_the_next_look() -> None:
     bench = Bench()
     await bench.own(0)

@@ -12,7 +12,7 @@ import pytest
 
 from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.ids import idempotency_key
-from streamapp.saga.model import SagaState
+from streamapp.saga.model import SagaState, SagaStatus
 from tests.faults.services.behaviours import CASES, raw, says
 from tests.faults.services.far import Behaviour, OrderService, well
 from tests.faults.services.orders import Near, both
@@ -58,6 +58,9 @@ async def test_one_bad_answer_and_then_good_ones(bench: Bench) -> None:
         async with slots, both(far) as near:
             state = await deliver(bench, near, near.order(name, offset))
         check_requests(far, state)
+        if state.status is SagaStatus.COMPLETED:
+            outputs = [row.output for row in state.steps.values()]
+            assert {"order_id": f"order-{key_of(state)[:8]}"} in outputs, "the order that it made"
         return state.status.value, len(far.standing)
 
     found = dict(zip(CASES, await asyncio.gather(*map(outcome, CASES, count())), strict=True))
