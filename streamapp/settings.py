@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from streamapp.resilience import crash_points
+
 PREFIX = "STREAMAPP_"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -171,6 +173,12 @@ class Settings(BaseModel):
     mail_from: str = Field("streamapp@localhost", description="sender of e-mail")
     sales_email: str | None = Field(None, description="address of the sales team")
 
+    environment: str = Field(
+        "production", pattern="^(production|test)$", description="`production` or `test`"
+    )
+    crash_point: str | None = Field(
+        None, description="where a test ends the process; refused outside of a test"
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )
@@ -210,6 +218,14 @@ class Settings(BaseModel):
             raise ValueError("must be an smtp:// or smtps:// address")
         return value
 
+    @field_validator("crash_point")
+    @classmethod
+    def _crash_point(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        crash_points.parse(value)
+        return value
+
     @field_validator("admin_token")
     @classmethod
     def _token(cls, value: SecretStr | None) -> SecretStr | None:
@@ -225,6 +241,11 @@ class Settings(BaseModel):
             raise ValueError(
                 f"{PREFIX}WEB_HOST={self.web_host} listens beyond this machine, which is allowed "
                 f"only with {PREFIX}ADMIN_TOKEN set"
+            )
+        if self.crash_point is not None and self.environment != "test":
+            raise ValueError(
+                f"{PREFIX}CRASH_POINT={self.crash_point} ends the process, which is allowed only "
+                f"with {PREFIX}ENVIRONMENT=test"
             )
         if self.confidence_minimum > self.confidence_high:
             raise ValueError(

@@ -34,7 +34,7 @@ INTENTS = frozenset(
 LEAD_STATES = frozenset(
     {"none", "new", "contacted", "qualified", "needs_review", "negotiation", "won", "lost"}
 )
-SAGA_STATUSES = frozenset({"COMPLETED", "COMPENSATED", "STUCK"})
+SAGA_STATUSES = frozenset({"COMPLETED", "COMPENSATED", "STUCK", "RESOLVED"})
 STEP_STATUSES = frozenset({"done", "failed"})
 CHANNELS = frozenset({"whatsapp"})
 TIERS = frozenset({"rocksdb", "postgresql"})
@@ -135,7 +135,10 @@ class Metrics:
         )
         self.sagas_finished = counter("sagas_finished", "Runs that ended, by status.", "status")
         self.sagas_stuck = gauge(
-            "sagas_stuck", "Sagas that are parked, or that a person has to resume.", "level"
+            "sagas_stuck",
+            "STUCK sagas of the consumer group, by what they wait for: the next try (parked) or a"
+            " person (given_up). Each worker shows all of them.",
+            "level",
         )
         self.dlq_messages = counter("dlq_messages", "Dead letters written.", "reason")
         self.dlq_unresolved = gauge("dlq_unresolved", "Dead letters not resolved.", "reason")
@@ -172,6 +175,11 @@ class Metrics:
         )
         self.fenced = counter(
             "partitions_fenced", "Writes refused as the partition had another epoch.", "outcome"
+        )
+        self.skips = counter(
+            "deliveries_skipped",
+            "Places in a topic where fetched records did not reach us and were fetched again.",
+            "topic",
         )
         self.defects = counter("defects", "Errors of our own code, by place.", "where")
         self.outage = gauge("outage", "1 while this cannot be reached.", "dependency")
@@ -231,6 +239,10 @@ class Metrics:
 
     def lagging(self, topic: str, partition: int, records: int) -> None:
         self.lag.labels(topic, str(partition)).set(records)
+
+    def passed_over(self, topic: str) -> None:
+        """Records of one of our topics had been fetched and not delivered."""
+        self.skips.labels(topic).inc()
 
     def partition_gone(self, topic: str, partition: int) -> None:
         """The partition has another worker, which reports its lag from now on."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from streamapp.actions.base import CallContext, ExternalExecutor
 from streamapp.pipeline.outcomes import Reason
+from streamapp.resilience import crash_points
 from streamapp.resilience.bulkhead import Bulkhead
 from streamapp.resilience.circuit_breaker import CircuitBreaker, Permit
 from streamapp.saga.ids import Direction, idempotency_key
@@ -194,8 +195,12 @@ class Attempts:
         )
         call = self._executor.call if self._direction == "forward" else self._executor.compensate
         permit.begin()
+        crash_points.reach("step.started")
         try:
-            output = await call(row.request, context)
+            try:
+                output = await call(row.request, context)
+            finally:
+                crash_points.reach("step.answered")
         except Rejected as error:
             permit.success()  # the service works; it is the request that it refuses
             return self._failed(Reason.STEP_REJECTED, error_text(error)), True

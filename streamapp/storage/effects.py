@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from streamapp.saga.model import SagaWrite, StepRow
 from streamapp.saga.operations import (
@@ -80,7 +80,7 @@ WHERE l.lead_id = u.lead_id AND l.business_id = u.business_id AND l.status = u.e
 """
 
 
-_Raise = tuple[str, int, str, float]  # processing id, run, priority, due within
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 
 def touches_lead(write: SagaWrite) -> bool:
@@ -108,8 +108,7 @@ async def apply_operations(
     outputs: dict[Any, dict[int, dict[str, Any]]] = {}
     if not found:
         return outputs
-    tasks, cancels, activities, sets, restores = [], [], [], [], []
-    raises: list[_Raise] = []
+    tasks, cancels, raises, activities, sets, restores = [], [], [], [], [], []
     for write, row, operation in found:
         state, message = write.state, write.state.message
         owner = (message.lead_id, message.business_id, message.tenant_id)
@@ -157,36 +156,40 @@ async def apply_operations(
                 restores.append((*owner[:2], operation.expected, operation.previous))
     await insert_rows(connection, TASKS, tasks)
     await insert_rows(connection, CANCEL_TASKS, cancels)
-    # Two raises of one saga in one batch would meet the same task twice in one UPDATE.
-    for raised in _rounds(raises):
+    # One UPDATE changes a row once, whatever number of rows it meets it in: two steps of a saga
+    # that change the same, and are written at once, take their turns.
+    for raised in _rounds(raises, lambda row: row[0]):
         columns = (list(column) for column in zip(*raised, strict=True))
         await connection.execute(RAISE_PRIORITY, *columns, PRIORITIES)
     await insert_rows(connection, ACTIVITIES, activities)
-    if sets:
+    for changed in _rounds(sets, lambda row: row[:2]):
         records = await connection.fetch(
-            SET_LEADS, *(list(column) for column in zip(*sets, strict=True))
+            SET_LEADS, *(list(column) for column in zip(*changed, strict=True))
         )
         for record in records:
             outputs.setdefault(record["write_id"], {})[record["ordinal"]] = {
                 "previous_status": record["status"],
                 "status": record["wanted"],
             }
+    if sets:
         for write, row, operation in found:
             if isinstance(operation, SetLeadStatus):
                 answer = outputs.get(write.write_id, {}).get(row.ordinal)
                 if answer is not None:
                     row.output = {**(row.output or {}), **answer}
-    await insert_rows(connection, RESTORE_LEADS, restores)
+    for restored in _rounds(restores, lambda row: row[:2]):
+        await insert_rows(connection, RESTORE_LEADS, restored)
     return outputs
 
 
-def _rounds(rows: Sequence[_Raise]) -> Iterable[Sequence[_Raise]]:
+def _rounds(rows: Sequence[_Row], what: Callable[[_Row], object]) -> Iterable[Sequence[_Row]]:
+    """The rows in as few turns as there may be, in none of which two change the same."""
     while rows:
-        seen: set[str] = set()
-        this: list[_Raise] = []
-        later: list[_Raise] = []
+        seen: set[object] = set()
+        this: list[_Row] = []
+        later: list[_Row] = []
         for row in rows:
-            (later if row[0] in seen else this).append(row)
-            seen.add(row[0])
+            (later if what(row) in seen else this).append(row)
+            seen.add(what(row))
         yield this
         rows = later

@@ -17,10 +17,27 @@ class Fault(Enum):
 
 
 # The database itself, or what an operator has to put right for everybody (42: a missing table).
-_OUTAGE_CLASSES = ("08", "0A", "25", "28", "3D", "42", "53", "55", "57", "58", "F0", "XX")
+# 26: the session has lost its prepared statements, as behind a pooler; a new one makes its own.
+_OUTAGE_CLASSES = (
+    "08",
+    "0A",
+    "25",
+    "26",
+    "28",
+    "3D",
+    "3F",
+    "42",
+    "53",
+    "55",
+    "57",
+    "58",
+    "F0",
+    "XX",
+)
 # 55P03: lock timeout, 57014: statement timeout, 42501: a right that may depend on the row, 42804: a
-# type that only some statement meets. Repeating may help, but must not hold up the neighbours.
-_LOCK_STATES = ("55P03", "57014", "42501", "42804")
+# type that only some statement meets, XX001 and XX002: a broken page, which has some rows only.
+# Repeating may help, but must not hold up the neighbours.
+_LOCK_STATES = ("55P03", "57014", "42501", "42804", "XX001", "XX002")
 # 22: data exception, 23: constraint violation, 54: program limit, met by a value that is too
 # large for an index or for jsonb. It would be refused for ever, and hold up everything with it.
 _ROW_CLASSES = ("22", "23", "54")

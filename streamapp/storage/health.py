@@ -16,15 +16,25 @@ log = logging.getLogger("streamapp.database")
 FIRST_BACKOFF = 0.1  # seconds
 MAX_BACKOFF = 1.0
 SAY_EVERY = 60.0
+SETTLED = 5.0  # seconds; one that goes away again sooner was never really back
+
+READ_ONLY = "25006"
 
 
 class DatabaseHealth:
-    """Knows since when the database is away. ``report`` is told of every success and failure."""
+    """Knows since when the database is away. ``report`` is told of every success and failure.
+
+    ``on_read_only`` is called when a write met a server that takes none: after a failover a
+    session that began there never becomes writable.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._away_since: float | None = None
+        self._back_since = float("-inf")
         self._said = float("-inf")
+        self._said_away = False  # what is said of a return has been said of the outage
+        self.on_read_only: Callable[[], None] | None = None
 
     @property
     def available(self) -> bool:
@@ -35,14 +45,21 @@ class DatabaseHealth:
         now = self._clock()
         if error is None:
             if self._away_since is not None:
-                log.warning("database is back after %.1f s", now - self._away_since)
+                if self._said_away:
+                    log.warning("database is back after %.1f s", now - self._away_since)
                 self._away_since = None
-                self._said = float("-inf")
+                self._back_since = now
             return
+        if getattr(error, "sqlstate", None) == READ_ONLY and self.on_read_only is not None:
+            self.on_read_only()
         if self._away_since is None:
             self._away_since = now
+            self._said_away = False
+            if now - self._back_since >= SETTLED:
+                self._said = float("-inf")
         if now - self._said >= SAY_EVERY:
             self._said = now
+            self._said_away = True
             log.warning(
                 "database is away, work waits for it (for %.0f s now): %s: %s",
                 now - self._away_since,
@@ -52,16 +69,24 @@ class DatabaseHealth:
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call until the database answers; errors that are no outage are raised."""
-        backoff = FIRST_BACKOFF
-        while True:
-            try:
-                result = await call()
-            except Exception as error:
-                if fault_of(error) not in (Fault.OUTAGE, Fault.LOCK):
-                    raise
-                self.report(error)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, MAX_BACKOFF)
-            else:
-                self.report(None)
-                return result
+        return await insist(call, self.report)
+
+
+async def insist(
+    call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]
+) -> T:
+    """Call until the database answers, and report each outage, and its end. Raises errors that
+    are no outage."""
+    backoff = FIRST_BACKOFF
+    while True:
+        try:
+            result = await call()
+        except Exception as error:
+            if fault_of(error) not in (Fault.OUTAGE, Fault.LOCK):
+                raise
+            report(error)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, MAX_BACKOFF)
+        else:
+            report(None)
+            return result

@@ -16,17 +16,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streamapp.resilience import crash_points
 from streamapp.saga.journal import Written
-from streamapp.saga.model import Fenced, SagaState, SagaStatus, SagaWrite, WriteRefused
+from streamapp.saga.model import Fenced, SagaState, SagaWrite, WriteRefused
 from streamapp.settings import Settings
-from streamapp.storage import batch, effects
+from streamapp.storage import batch, effects, locking, requests, settlements
 from streamapp.storage.connection import Connection, connect
 from streamapp.storage.faults import Fault, fault_of
-from streamapp.storage.sagas import load_sagas
+from streamapp.storage.health import insist
+from streamapp.storage.sagas import load_sagas, stands_where_expected
 
 FIRST_BACKOFF = 0.05  # seconds
 MAX_BACKOFF = 1.0
 SAY_EVERY = 60.0
+LOADS = 2  # connections that read sagas back at the same time
 
 log = logging.getLogger("streamapp.journal")
 
@@ -51,14 +54,15 @@ class PostgresJournal:
         self._group = settings.consumer_group
         self._on_outage = on_outage
         self._said = float("-inf")
-        self._common = _Queue(self, "journal", skip_locked=True)
-        # Writes that met a lock, or whatever may pass, are repeated here one by one and in
-        # turn, so that the others need not wait for them (protocol, 9).
-        self._apart = _Queue(self, "journal-apart", skip_locked=False)
+        self._loads = asyncio.Semaphore(LOADS)
+        self._common = _Queue(self, "journal")
+        # Writes that met a lock, or whatever may pass, are repeated here, so that the others need
+        # not wait for them (protocol, 9).
+        self._apart = _Queue(self, "journal-apart")
 
     async def start(self) -> None:
         self._common.start(self._settings.journal_batch)
-        self._apart.start(1)
+        self._apart.start(self._settings.journal_batch)
 
     async def stop(self) -> None:
         await self._common.stop()
@@ -82,43 +86,56 @@ class PostgresJournal:
         return await future
 
     async def load(self, processing_id: str) -> SagaState | None:
-        """Read a saga on a connection of its own. Raises ``faults.DATABASE_ERRORS``."""
-        connection = await connect(self._settings, "streamapp-load")
-        try:
-            return (await load_sagas(connection, [processing_id])).get(processing_id)
-        finally:
-            await connection.close()
+        """Read a saga on a connection of its own."""
+        return await insist(lambda: self._load(processing_id), self._on_outage)
+
+    async def _load(self, processing_id: str) -> SagaState | None:
+        # Many stuck sagas may fall due at once: they must not use up the server's connections.
+        async with self._loads:
+            connection = await connect(self._settings, "streamapp-load")
+            try:
+                return (await load_sagas(connection, [processing_id])).get(processing_id)
+            finally:
+                await connection.close()
 
     async def _transaction(
         self, connection: Connection, entries: Sequence[_Entry], skip_locked: bool
     ) -> tuple[list[tuple[_Entry, Written | Fenced]], list[_Entry]]:
         """Write a batch; gives each entry's result, and those to be repeated apart.
 
-        READ COMMITTED statements see different snapshots, so what a later statement relies on
-        is locked by an earlier one: the partition's row, then the saga's.
+        With ``skip_locked`` a row of ``partition_owners``, ``leads`` or ``sagas`` that somebody
+        else has locked puts its entries among those; without, the lock is waited for.
+
+        The partition's row is locked first, then the leads' and the sagas' (``locking`` says why).
         """
         results: list[tuple[_Entry, Written | Fenced]] = []
         apart: list[_Entry] = []
         async with connection.transaction():
-            live = await self._with_valid_epoch(connection, entries, results)
+            live = await self._with_valid_epoch(connection, entries, results, apart, skip_locked)
             if skip_locked:
-                live, apart = await self._without_locked_leads(connection, live)
-            claims = [entry for entry in live if entry.write.claim]
-            updates = [entry for entry in live if not entry.write.claim]
-            claims = await self._claim(connection, claims, results)
-            updates = await self._lock(connection, updates, results)
-            live = [*claims, *updates]
+                live, locked = await self._without_locked_leads(connection, live)
+                apart += locked
+            claims = [entry for entry in live if entry.write.new]
+            others = [entry for entry in live if not entry.write.new]
+            claims = await self._claim(connection, claims, results, apart)
+            others = await self._lock(connection, others, results, apart, skip_locked)
+            live = [*claims, *others]
             writes = [entry.write for entry in live]
             if writes:
                 outputs = await effects.apply_operations(connection, writes)
                 await batch.upsert_steps(connection, writes)
-                await batch.update_sagas(connection, [entry.write for entry in updates])
+                await batch.revive_sagas(connection, writes)
+                await batch.update_sagas(connection, writes)
+                await settlements.settle(connection, writes)
+                await requests.note_carried_out(connection, writes)
                 await batch.insert_outbox(connection, self._group, writes)
                 await batch.upsert_processed(connection, self._settings.dedup_window, writes)
                 before_commit = time.monotonic()
                 for entry in live:
                     answers = outputs.get(entry.write.write_id, {})
                     results.append((entry, Written(outputs=answers, at=before_commit)))
+            crash_points.reach("journal.written")
+        crash_points.reach("journal.committed")
         return results, apart
 
     async def _with_valid_epoch(
@@ -126,21 +143,18 @@ class PostgresJournal:
         connection: Connection,
         entries: Sequence[_Entry],
         results: list[tuple[_Entry, Written | Fenced]],
+        apart: list[_Entry],
+        skip_locked: bool,
     ) -> list[_Entry]:
-        """One writer per partition: the share lock holds off the next owner until the commit."""
-        partitions = sorted({_partition(entry) for entry in entries})
-        records = await connection.fetch(
-            "SELECT topic, partition, epoch FROM partition_owners WHERE consumer_group = $1 AND "
-            "(topic, partition) IN (SELECT * FROM unnest($2::text[], $3::int[])) "
-            "ORDER BY topic, partition FOR SHARE",
-            self._group,
-            [topic for topic, _ in partitions],
-            [partition for _, partition in partitions],
+        """One writer per partition."""
+        epochs, locked = await locking.lock_owners(
+            connection, self._group, map(_partition, entries), skip=skip_locked
         )
-        epochs = {(record["topic"], record["partition"]): record["epoch"] for record in records}
         live = []
         for entry in entries:
-            if epochs.get(_partition(entry)) == entry.write.epoch:
+            if _partition(entry) in locked:
+                apart.append(entry)
+            elif epochs.get(_partition(entry)) == entry.write.epoch:
                 live.append(entry)
             else:
                 results.append(
@@ -155,23 +169,8 @@ class PostgresJournal:
         touching = [entry for entry in entries if effects.touches_lead(entry.write)]
         if not touching:
             return entries, []
-        sql = (
-            "SELECT l.lead_id, l.business_id FROM leads l JOIN (SELECT DISTINCT * FROM "
-            "unnest($1::text[], $2::text[]) AS u(lead_id, business_id)) AS u "
-            "USING (lead_id, business_id) ORDER BY lead_id, business_id"
-        )
-        arguments = (
-            [entry.write.state.message.lead_id for entry in touching],
-            [entry.write.state.message.business_id for entry in touching],
-        )
-        free = await connection.fetch(sql + " FOR UPDATE OF l SKIP LOCKED", *arguments)
-        there = await connection.fetch(sql, *arguments)
-        locked = {tuple(record) for record in there} - {tuple(record) for record in free}
-        apart = [
-            entry
-            for entry in touching
-            if (entry.write.state.message.lead_id, entry.write.state.message.business_id) in locked
-        ]
+        locked = await locking.lock_leads(connection, map(_lead, touching))
+        apart = [entry for entry in touching if _lead(entry) in locked]
         return [entry for entry in entries if entry not in apart], apart
 
     async def _claim(
@@ -179,6 +178,7 @@ class PostgresJournal:
         connection: Connection,
         entries: list[_Entry],
         results: list[tuple[_Entry, Written | Fenced]],
+        apart: list[_Entry],
     ) -> list[_Entry]:
         if not entries:
             return []
@@ -190,8 +190,10 @@ class PostgresJournal:
             own = await self._own_writes(connection, ids)
             for entry in lost:
                 processing_id = entry.write.state.message.processing_id
-                state = existing[processing_id]
-                if own[processing_id] == entry.write.write_id:
+                state = existing.get(processing_id)
+                if state is None:
+                    apart.append(entry)  # purged between the two statements: claimed anew
+                elif own.get(processing_id) == entry.write.write_id:
                     results.append((entry, _read_back(entry.write, state)))
                 else:
                     results.append((entry, Written(existing=state)))
@@ -208,6 +210,8 @@ class PostgresJournal:
         connection: Connection,
         entries: list[_Entry],
         results: list[tuple[_Entry, Written | Fenced]],
+        apart: list[_Entry],
+        skip_locked: bool,
     ) -> list[_Entry]:
         """Lock the sagas in id order and let pass those that stand where their write expects.
 
@@ -215,23 +219,25 @@ class PostgresJournal:
         """
         if not entries:
             return []
-        ids = sorted(entry.write.state.message.processing_id for entry in entries)
-        records = await connection.fetch(
-            "SELECT processing_id, run, status, write_id FROM sagas WHERE processing_id = ANY($1) "
-            "ORDER BY processing_id FOR UPDATE",
-            ids,
+        found, locked = await locking.lock_sagas(
+            connection,
+            (entry.write.state.message.processing_id for entry in entries),
+            skip=skip_locked,
         )
-        found = {record["processing_id"]: record for record in records}
+        waiting = await requests.lock_open(connection, [entry.write for entry in entries])
         live = []
         committed = []
         for entry in entries:
-            state = entry.write.state
-            record = found.get(state.message.processing_id)
-            if record is not None and record["write_id"] == entry.write.write_id:
+            processing_id = entry.write.state.message.processing_id
+            record = found.get(processing_id)
+            if processing_id in locked:
+                apart.append(entry)
+            elif record is not None and record["write_id"] == entry.write.write_id:
                 committed.append(entry)
-            elif record is None or (record["run"], SagaStatus(record["status"])) != (
-                state.run,
-                state.status,
+            elif (
+                record is None
+                or not stands_where_expected(record, entry.write, self._group)
+                or not requests.still_open(entry.write, waiting)
             ):
                 results.append(
                     (
@@ -255,6 +261,10 @@ def _partition(entry: _Entry) -> tuple[str, int]:
     return entry.write.state.source.topic, entry.write.state.source.partition
 
 
+def _lead(entry: _Entry) -> tuple[str, str]:
+    return entry.write.state.message.lead_id, entry.write.state.message.business_id
+
+
 def _read_back(write: SagaWrite, state: SagaState) -> Written:
     """The result of a write that turned out to be committed already."""
     outputs = {}
@@ -268,11 +278,10 @@ def _read_back(write: SagaWrite, state: SagaState) -> Written:
 class _Queue:
     """One connection and the writes that wait for it."""
 
-    def __init__(self, journal: PostgresJournal, name: str, *, skip_locked: bool) -> None:
+    def __init__(self, journal: PostgresJournal, name: str) -> None:
         self.entries: deque[_Entry] = deque()
         self._journal = journal
         self._name = name
-        self._skip_locked = skip_locked
         self._batch = 1
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -297,14 +306,14 @@ class _Queue:
         self._disconnect()
 
     async def _run(self) -> None:
+        patient = False
         while True:
             while not self.entries:
                 self._arrived.clear()
                 await self._arrived.wait()
-            count = min(self._batch, len(self.entries))
-            taken = [self.entries.popleft() for _ in range(count)]
+            taken = self._take(1 if patient else self._batch)
             try:
-                await self._commit(taken)
+                await self._commit(taken, skip_locked=not patient)
             except asyncio.CancelledError:
                 for entry in taken:
                     entry.future.cancel()
@@ -314,22 +323,45 @@ class _Queue:
                 for entry in taken:
                     if not entry.future.done():
                         entry.future.set_exception(error)
+            # Of those apart, all that are free are written at once, however many are locked. Then
+            # one waits for its lock: whoever only looks may never find a busy row free.
+            left = any(not entry.future.done() for entry in taken)
+            patient = self._is_apart and left and not patient
 
-    async def _commit(self, entries: list[_Entry]) -> None:
+    def _take(self, limit: int) -> list[_Entry]:
+        """The writes of the next transaction: one a saga, so that a later one of the same saga
+        is measured against what the earlier one made of it."""
+        taken: list[_Entry] = []
+        sagas: set[str] = set()
+        while self.entries and len(taken) < limit:
+            processing_id = self.entries[0].write.state.message.processing_id
+            if processing_id in sagas:
+                break
+            sagas.add(processing_id)
+            taken.append(self.entries.popleft())
+        return taken
+
+    @property
+    def _is_apart(self) -> bool:
+        return self is self._journal._apart
+
+    async def _commit(self, entries: list[_Entry], *, skip_locked: bool) -> None:
         """Make the entries durable, however long the database is away."""
         backoff = FIRST_BACKOFF
+        suspected = False
         while True:
             # A lane that was cancelled no longer waits: its next owner writes instead.
             entries = [entry for entry in entries if not entry.future.done()]
             if not entries:
                 return
+            connected = False
             try:
                 connection = await self._connected()
-                results, apart = await self._journal._transaction(
-                    connection, entries, self._skip_locked
-                )
+                connected = True
+                results, apart = await self._journal._transaction(connection, entries, skip_locked)
             except Exception as error:
-                fault = fault_of(error)
+                # Whatever goes wrong in connecting is no write's fault.
+                fault = fault_of(error) if connected else Fault.OUTAGE
                 if fault is Fault.OUTAGE:
                     self._disconnect()
                     self._journal._on_outage(error)
@@ -337,29 +369,40 @@ class _Queue:
                     backoff = min(backoff * 2, MAX_BACKOFF)
                     continue
                 if fault is Fault.LOCK:
-                    # To the end of those apart: a lock may last for hours, and the writes behind
-                    # this one need not wait for it.
-                    await self._set_apart(entries, error)
+                    await self._met_lock(entries, error, skip_locked)
                     return
                 if fault is None:
-                    # A defect in making the statements, set off by what some write holds.
                     self._disconnect()
-                await self._refused(entries, error)
+                    if not suspected:
+                        # A connection that broke oddly, or a defect in making the statements, set
+                        # off by what some write holds: only that comes again.
+                        suspected = True
+                        continue
+                await self._refused(entries, error, skip_locked)
                 return
             self._journal._on_outage(None)
             _resolve(results)
-            await self._set_apart(apart, None)
+            await self._set_apart(apart)
             return
 
-    async def _set_apart(self, entries: Sequence[_Entry], error: Exception | None) -> None:
+    async def _met_lock(self, entries: list[_Entry], error: Exception, skip_locked: bool) -> None:
+        """A lock that cannot be skipped, or what else may pass: whose it is shows one by one."""
+        self._journal._say_apart(error)
+        if self._is_apart and len(entries) > 1:
+            for entry in entries:
+                await self._commit([entry], skip_locked=skip_locked)
+        else:
+            await self._set_apart(entries)
+
+    async def _set_apart(self, entries: Sequence[_Entry]) -> None:
+        """To the end of those apart: a lock may last for hours, and the writes behind these need
+        not wait for it."""
         for entry in entries:
             self._journal._apart.put(entry)
-        if error is not None:
-            self._journal._say_apart(error)
-        if entries and self is self._journal._apart:
+        if entries and self._is_apart:
             await asyncio.sleep(FIRST_BACKOFF)
 
-    async def _refused(self, entries: list[_Entry], error: Exception) -> None:
+    async def _refused(self, entries: list[_Entry], error: Exception, skip_locked: bool) -> None:
         """Find the write whose content is at fault: it alone fails."""
         if len(entries) == 1:
             state = getattr(error, "sqlstate", None)
@@ -372,8 +415,8 @@ class _Queue:
                 entries[0].future.set_exception(refused)
             return
         middle = len(entries) // 2
-        await self._commit(entries[:middle])
-        await self._commit(entries[middle:])
+        await self._commit(entries[:middle], skip_locked=skip_locked)
+        await self._commit(entries[middle:], skip_locked=skip_locked)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

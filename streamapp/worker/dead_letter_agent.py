@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 from streamapp.pipeline.dead_letter import parse_headers
+from streamapp.resilience import crash_points
 from streamapp.storage.dead_letters import DeadLetterStore
 from streamapp.storage.health import DatabaseHealth
+from streamapp.worker.continuity import Continuity, Sequence
 from streamapp.worker.intake import record_of
 from streamapp.worker.membership import Membership
 
@@ -20,28 +22,44 @@ class DeadLetterIntake:
     """
 
     def __init__(
-        self, store: DeadLetterStore, health: DatabaseHealth, membership: Membership
+        self,
+        store: DeadLetterStore,
+        health: DatabaseHealth,
+        membership: Membership,
+        continuity: Continuity,
     ) -> None:
         self._store = store
         self._health = health
         self._membership = membership
+        self._continuity = continuity
         self._closed_generation: int | None = None
         self._generation: int | None = None
         self._stored: dict[tuple[str, int], int] = {}
+        self._sequences: dict[tuple[str, int], Sequence] = {}
 
     async def accept(self, event: Any) -> None:
         """Store one letter; waits while the database is away."""
         generation = event.message.generation_id
-        if generation == self._closed_generation:
+        if not self._is_current(generation):
             return
+        if generation != self._generation:
+            self._generation, self._stored, self._sequences = generation, {}, {}
         record = record_of(event)
+        partition = record.topic, record.partition
+        sequence = self._sequences.setdefault(partition, Sequence(*partition))
+        if not await self._continuity.admits(
+            sequence, record.offset, lambda: self._is_current(generation)
+        ):
+            return
         letter = parse_headers(record.headers)
         await self._health.insist(lambda: self._store.store(record, letter))
-        if generation == self._closed_generation or generation != self._membership.generation:
-            return  # stored once more by the next owner, which changes nothing
-        if generation != self._generation:
-            self._generation, self._stored = generation, {}
-        self._stored[record.topic, record.partition] = record.offset + 1
+        crash_points.reach("dead_letter.stored")
+        if self._is_current(generation):  # else stored again by the next owner: changes nothing
+            self._stored[partition] = record.offset + 1
+            self._continuity.took(sequence, record.offset)
+
+    def _is_current(self, generation: int) -> bool:
+        return generation == self._membership.generation != self._closed_generation
 
     async def commit(self) -> None:
         """Commit what is stored, under the generation in which it was delivered."""
@@ -50,6 +68,7 @@ class DeadLetterIntake:
         if not pending or generation is None:
             return
         if await self._membership.commit(generation, pending):
+            crash_points.reach("dead_letter.committed")
             for partition, offset in pending.items():
                 if self._stored.get(partition) == offset:
                     del self._stored[partition]
@@ -59,6 +78,9 @@ class DeadLetterIntake:
             await asyncio.sleep(interval)
             if self._generation != self._closed_generation:
                 await self.commit()
+                if self._health.available:
+                    for sequence in list(self._sequences.values()):
+                        await self._continuity.revive(sequence)
 
     def assigned(self) -> None:
         """Partitions are ours from now on, be it under a number that was closed before: a group

@@ -8,23 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from streamapp.observability.logging import configure
 from streamapp.settings import Settings
+from streamapp.worker.polls import Polls
 
 log = logging.getLogger("streamapp.worker")
 
 # Silence of the poll loop must never cost the membership: intake pauses for as long as the
 # database is away, and a consumer that left the group for it does not come back.
 MAX_POLL_INTERVAL = 1_000_000.0  # seconds; only this client knows of it
+METADATA_MAX_AGE = 30_000  # milliseconds; the client's own is five minutes
 # Marks of the dedup table that wait to be sent. Beyond it Faust pauses intake, and says so for
 # every record; its own 100 are reached by any burst.
 CHANGELOG_BUFFER = 5000
 FLUSH_TIMEOUT = 2.0  # seconds that a hand-over waits for the broker to take the last marks
+
+
+class ReadOffsets(defaultdict[TP, int | None]):
+    """Faust's memory of what it delivered, without that of our agents' topics.
+
+    It withholds records below the last one that it delivered, or believes to have delivered: after
+    the consumer went back that would be the very records it went back for. ``worker.continuity``
+    judges them instead.
+    """
+
+    def __init__(self, topics: Collection[str]) -> None:
+        super().__init__(lambda: None)
+        self._topics = topics
+
+    def __getitem__(self, partition: TP) -> int | None:
+        return None if partition.topic in self._topics else super().__getitem__(partition)
 
 
 class StreamWorker(faust.Worker):  # type: ignore[misc]
@@ -49,12 +69,32 @@ class StreamApp(faust.App):  # type: ignore[misc]
     after_stop: Callable[[], Awaitable[None]] | None = None
     hand_over: Callable[[bool], Awaitable[None]] | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.polls = Polls()
+        self.queues: dict[str, Any] = {}  # by topic: the records that wait for its agent
+
     async def on_first_start(self) -> None:
         if self.before_start is not None:
             await self.before_start()
         self.producer.buffer.max_messages = CHANGELOG_BUFFER
+        topics = (self.settings.input_topic, self.settings.dlq_topic)
+        self.consumer._read_offset = ReadOffsets(topics)
+        self._watch_polls()
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
+
+    def _watch_polls(self) -> None:
+        """What was polled is handed to the agents before the next poll begins."""
+        poll = self.consumer._wait_next_records
+
+        async def watched(timeout: float) -> Any:
+            self.polls.count += 1
+            records, active = await poll(timeout)
+            self.polls.note(records)
+            return records, active
+
+        self.consumer._wait_next_records = watched
 
     async def _before_seek(self, _: Any, **__: Any) -> None:
         """After a rebalance Faust goes back to the committed offsets, and only then empties the

@@ -15,7 +15,9 @@ from typing import Any
 
 from streamapp.pipeline.orchestrator import Delivered, Pipeline
 from streamapp.pipeline.outcomes import Record
+from streamapp.resilience import crash_points
 from streamapp.saga.model import Fenced
+from streamapp.worker.continuity import Continuity
 from streamapp.worker.dedup import DedupTable
 from streamapp.worker.lanes import Lane, Lanes, Room
 from streamapp.worker.membership import Membership
@@ -61,6 +63,7 @@ class Intake:
         table: DedupTable,
         membership: Membership,
         new_lease: NewLease,
+        continuity: Continuity,
         max_unacked: int,
         on_fenced: Callable[[bool], None],
         on_finished: Callable[[], None],
@@ -72,6 +75,7 @@ class Intake:
         self._table = table
         self._membership = membership
         self._new_lease = new_lease
+        self._continuity = continuity
         self._max_unacked = max_unacked
         self._on_fenced = on_fenced
         self._on_finished = on_finished
@@ -91,14 +95,14 @@ class Intake:
         if lease is None:
             return  # of a generation that ended: its next owner gets it
         record = record_of(event)
-        if record.offset == lease.ledger.last:
-            return  # after restoring a table Faust delivers the last record twice
-        try:
-            lease.ledger.add(record.offset)
-        except ValueError as error:
-            log.error("%s-%d: %s, ignored", record.topic, record.partition, error)
-            return
         held = lease
+        admitted = await self._continuity.admits(
+            held.sequence, record.offset, lambda: self._is_open(held)
+        )
+        if not admitted or not self._is_open(held):
+            return
+        held.ledger.add(record.offset)
+        self._continuity.took(held.sequence, record.offset)
 
         async def job(lane: Lane) -> None:
             await self._work(event, record, held, lane)
@@ -115,6 +119,9 @@ class Intake:
         if lease is None or lease.generation != generation:
             lease = self.leases[key] = self._new_lease(*key, generation)
         return None if lease.closed else lease
+
+    def _is_open(self, lease: PartitionLease) -> bool:
+        return not lease.closed and lease.generation != self._closed_generation
 
     async def _work(self, event: Any, record: Record, lease: PartitionLease, lane: Lane) -> None:
         while True:
@@ -140,6 +147,7 @@ class Intake:
         self, event: Any, record: Record, lease: PartitionLease, delivered: Delivered
     ) -> None:
         """Acknowledge and mark in one tick, so that no revocation comes between."""
+        crash_points.reach("record.durable")
         self._on_finished()
         if lease.closed or lease.generation != self._membership.generation:
             return
@@ -147,6 +155,7 @@ class Intake:
         lease.ledger.finish(record.offset)
         if delivered.seen is not None and delivered.processing_id is not None:
             self._table.mark(event, delivered.processing_id, delivered.seen)
+        crash_points.reach("record.marked")
 
     def submit(self, lease: PartitionLease, key: bytes | None, work: Any, size: int) -> None:
         """Run other work (``async def work(lane)``) in a lead's lane, in its turn."""
@@ -163,6 +172,12 @@ class Intake:
             if lease is None or lease.generation != generation:
                 lease = self.leases[key] = self._new_lease(*key, generation)
             lease.acquire()
+
+    async def revive(self) -> None:
+        """Look for partitions whose records have stopped to come, unless it is us who hold them."""
+        for lease in list(self.leases.values()):
+            if not self._room.full and lease.ledger.held < self._max_unacked:
+                await self._continuity.revive(lease.sequence)
 
     # Acknowledging
 
@@ -186,6 +201,7 @@ class Intake:
                 if lease.generation == generation
             }
             if await self._membership.commit(generation, offsets):
+                crash_points.reach("offsets.committed")
                 self._commits.update(
                     {
                         lease: offset
@@ -199,6 +215,7 @@ class Intake:
             await asyncio.sleep(interval)
             if self._membership.generation != self._closed_generation:
                 await self.commit()
+                await self.revive()
 
     # Giving up
 
@@ -221,6 +238,7 @@ class Intake:
             at_work := self._lanes.at_work()
         ):
             await asyncio.wait(at_work, timeout=min(left, DRAIN_LOOK))
+        crash_points.reach("offsets.drained")
         if not expelled:
             await self.commit()
         held = sum(lease.ledger.unfinished for lease in self.leases.values())

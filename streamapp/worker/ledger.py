@@ -50,11 +50,6 @@ class Ledger:
             self.committable = self._pending[0] if self._pending else done + 1
 
     @property
-    def last(self) -> int | None:
-        """The offset that was taken in last."""
-        return self._last
-
-    @property
     def unfinished(self) -> int:
         """Records taken in that are not finished."""
         return len(self._unfinished)

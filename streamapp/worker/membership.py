@@ -112,15 +112,25 @@ class Membership:
         return True
 
     async def committed(self, topic: str, partition: int) -> int | None:
-        """The committed offset of a partition; None when there is none, or nobody answers."""
+        """The offset from which a partition goes on: what is committed, 0 where nothing is. None
+        when nobody answers."""
         offset: int | None = await self._in_thread(self._committed, topic, partition, default=None)
         return offset
 
-    async def _committed(self, topic: str, partition: int) -> int | None:
-        offset: int | None = await self._thread._consumer.committed(
-            TopicPartition(topic, partition)
-        )
-        return offset
+    async def _committed(self, topic: str, partition: int) -> int:
+        # It would look for a coordinator for as long as the broker is away.
+        async with asyncio.timeout(COMMIT_TIMEOUT):
+            offset = await self._thread._consumer.committed(TopicPartition(topic, partition))
+        return offset or 0
+
+    async def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Fetch from an offset on. Never raises: a partition that is no longer ours stays."""
+        await self._in_thread(self._seek, topic, partition, offset, default=None)
+
+    async def _seek(self, topic: str, partition: int, offset: int) -> None:
+        target = TopicPartition(topic, partition)
+        if target in self._thread._consumer.assignment():
+            self._thread._consumer.seek(target, offset)
 
     async def _in_thread(self, function: Any, *arguments: Any, default: Any) -> Any:
         try:
@@ -137,6 +147,25 @@ class Membership:
         except (AttributeError, AssertionError, KeyError, KafkaError):
             return None  # the consumer is not there, or the partition no longer ours
         return offset
+
+    def position(self, topic: str, partition: int) -> int | None:
+        """The offset of the record that the consumer hands out next."""
+        try:
+            assignment = self._thread._consumer._subscription.subscription.assignment
+            offset: int = assignment.state_value(TopicPartition(topic, partition)).position
+        except (AttributeError, AssertionError, KeyError, KafkaError):
+            return None  # the consumer is not there, or the partition no longer ours
+        return offset
+
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool:
+        """Whether the log is known to have no record between these two offsets."""
+        return bool(self._app.polls.adjacent(topic, partition, before, offset))
+
+    def rounds(self, topic: str) -> int | None:
+        """How many polls have begun; all that earlier ones handed out has arrived. None while
+        records wait for the topic's agent."""
+        queue = self._app.queues.get(topic)
+        return int(self._app.polls.count) if queue is not None and queue.empty() else None
 
     @property
     def assigned(self) -> bool:

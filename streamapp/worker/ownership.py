@@ -11,7 +11,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from streamapp.resilience import crash_points
 from streamapp.saga.model import Fenced
+from streamapp.worker.continuity import Sequence
 from streamapp.worker.ledger import Ledger
 from streamapp.worker.membership import Standing
 
@@ -52,6 +54,7 @@ class PartitionLease:
         self.partition = partition
         self.generation = generation
         self.ledger = Ledger()
+        self.sequence = Sequence(topic, partition)
         self.closed = False
         self.granted: int | None = None  # the epoch, once raised and confirmed
         self.committed: int | None = None  # the committed offset when the lease began
@@ -87,6 +90,7 @@ class PartitionLease:
         # after the raise, as the partition may have changed hands in between.
         await self._confirmed(None)
         epoch = await self._raise_epoch(self.topic, self.partition)
+        crash_points.reach("epoch.raised")
         await self._confirmed(epoch)
         self.committed = await self._committed(self.topic, self.partition)
         self.granted = epoch

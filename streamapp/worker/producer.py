@@ -18,13 +18,16 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 
 from streamapp.pipeline.dead_letter import parse_headers, without_stacktrace
 from streamapp.pipeline.outcomes import Headers, Record
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings
 from streamapp.storage.dead_letters import DeadLetterStore
 from streamapp.storage.health import DatabaseHealth
+from streamapp.worker.idempotence import never_expire, renew_after_failures
 
 log = logging.getLogger("streamapp.producer")
 
@@ -40,30 +43,45 @@ SAY_EVERY = 60.0
 SILENCE = 5.0  # seconds without an acknowledgement after which the broker counts as away
 
 
+class NoSuchPartition(Exception):
+    """The topic has fewer partitions than when the record was first there."""
+
+
 # The client asserts that a record has a key or a value. Kafka does not, and a dead letter is sent
 # as its record came: this stands for "no key" up to the serialiser.
 _NO_KEY = object()
 
 
 class BrokerHealth:
-    """Whether the broker takes records; said once a minute."""
+    """Whether the broker takes records, of each topic; said once a minute.
+
+    By topic, as one that is missing would otherwise be away and back with every record that
+    another one takes.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said = float("-inf")
-        self.available = True
+        self._said: dict[str, float] = {}  # of the topics that take nothing: when it was said
 
-    def report(self, error: BaseException | None) -> None:
+    @property
+    def available(self) -> bool:
+        return not self._said
+
+    @property
+    def away(self) -> list[str]:
+        """Topics of which it takes nothing."""
+        return list(self._said)
+
+    def report(self, topic: str, error: BaseException | None) -> None:
+        """The broker took a record of the topic (None), or did not."""
         if error is None:
-            if not self.available:
-                log.warning("broker takes records again")
-            self.available = True
-            self._said = float("-inf")
+            if self._said.pop(topic, None) is not None:
+                log.warning("broker takes records of %s again", topic)
             return
-        self.available = False
-        if self._clock() - self._said >= SAY_EVERY:
-            self._said = self._clock()
-            log.warning("broker takes no records: %s: %s", type(error).__name__, error)
+        said = self._said.setdefault(topic, float("-inf"))
+        if self._clock() - said >= SAY_EVERY:
+            self._said[topic] = self._clock()
+            log.warning("broker takes no records of %s: %s: %s", topic, type(error).__name__, error)
 
 
 class Producer:
@@ -85,6 +103,8 @@ class Producer:
             key_serializer=lambda key: None if key is _NO_KEY else key,
         )
         await self._producer.start()
+        never_expire(self._producer)
+        renew_after_failures(self._producer)
 
     async def stop(self) -> None:
         if self._producer is not None:
@@ -97,38 +117,47 @@ class Producer:
         async with asyncio.timeout(REACH_WITHIN):
             await self._producer.client.fetch_all_metadata()
 
-    async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> asyncio.Future[object]:
-        """Hand a record over. Raises ``DEFINITE`` errors at once, ``KafkaError`` for others."""
+    async def missing(self, topic: str) -> bool:
+        """Whether the cluster answers and says that there is no such topic."""
         assert self._producer is not None
+        try:
+            async with asyncio.timeout(REACH_WITHIN):
+                cluster = await self._producer.client.fetch_all_metadata()
+        except (KafkaError, TimeoutError):
+            return False
+        return topic not in cluster.topics(exclude_internal_topics=False)
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
+    ) -> asyncio.Future[object]:
+        """Hand a record over, for the partition of its key unless one is given. Raises
+        ``DEFINITE`` errors at once, ``NoSuchPartition``, and ``KafkaError`` for others."""
+        assert self._producer is not None
+        if partition is not None:
+            there = await self._producer.partitions_for(topic)
+            if partition not in there:
+                raise NoSuchPartition(f"topic {topic} has no partition {partition}")
         future: asyncio.Future[object] = await self._producer.send(
             topic,
             value=value,
             key=_NO_KEY if key is None and value is None else key,
+            partition=partition,
             headers=list(headers),
         )
         return future
-
-
-async def acknowledged(future: asyncio.Future[object], broker: BrokerHealth) -> None:
-    """Wait until a record is acknowledged, and tell when the broker is silent.
-
-    An idempotent producer repeats for ever, so that an outage shows in nothing else. Raises
-    what the broker refused the record with.
-    """
-    while not future.done():
-        await asyncio.wait({future}, timeout=SILENCE)
-        if not future.done():
-            broker.report(TimeoutError(f"no acknowledgement for {SILENCE:g} s"))
-    future.result()
 
 
 class DeadLetterProducer:
     """Implements ``pipeline.ports.DeadLetterSink``: the topic, and where that refuses, the table.
 
     A record that cannot be dead-lettered must not block its partition: a letter that is too
-    large loses its stack trace first, and goes straight into the table then (protocol, 5).
+    large loses its stack trace first, and goes straight into the table then (protocol, 5). So
+    does one for a topic that may not be written or is not there.
     """
 
     def __init__(
@@ -138,12 +167,15 @@ class DeadLetterProducer:
         topic: str,
         broker: BrokerHealth,
         database: DatabaseHealth,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._producer = producer
         self._store = store
         self._topic = topic
         self._broker = broker
         self._database = database
+        self._clock = clock
+        self._said = float("-inf")
 
     async def publish(self, record: Record) -> None:
         headers = record.headers
@@ -151,27 +183,61 @@ class DeadLetterProducer:
         while True:
             try:
                 future = await self._producer.send(self._topic, record.key, record.value, headers)
-                await acknowledged(future, self._broker)
+                await self._acknowledged(future)
             except TOO_LARGE as error:
                 if headers == without_stacktrace(headers):
-                    log.warning("dead letter is too large for the topic: %s", error)
-                    await self.into_table(record)
+                    await self.into_table(record, error)
                     return
                 headers = without_stacktrace(headers)
             except KafkaError as error:
-                self._broker.report(error)
+                if await self.refuses(error):
+                    await self.into_table(record, error)
+                    return
+                self._broker.report(self._topic, error)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, MAX_BACKOFF)
-            except Exception:
+            except Exception as error:
                 log.exception("the client cannot send a dead letter")
-                await self.into_table(record)
+                await self.into_table(record, error)
                 return
             else:
-                self._broker.report(None)
+                self._broker.report(self._topic, None)
+                crash_points.reach("letter.sent")
                 return
 
-    async def into_table(self, record: Record) -> None:
-        """Store a letter without the topic; waits while the database is away."""
+    async def _acknowledged(self, future: asyncio.Future[object]) -> None:
+        """Wait until a letter is acknowledged, and tell when the broker is silent.
+
+        An idempotent producer repeats for ever, so that an outage shows in nothing else. Raises
+        what the broker refused the letter with, or that the topic is gone.
+        """
+        while not future.done():
+            await asyncio.wait({future}, timeout=SILENCE)
+            if future.done():
+                break
+            if await self._producer.missing(self._topic):
+                raise UnknownTopicOrPartitionError
+            self._broker.report(self._topic, TimeoutError(f"no acknowledgement for {SILENCE:g} s"))
+        future.result()
+
+    async def refuses(self, error: BaseException) -> bool:
+        """Whether the topic takes no letter after this error, however often it is repeated."""
+        if isinstance(error, UnknownTopicOrPartitionError | TimeoutError):
+            # The client says so of a broker that is away, too.
+            return await self._producer.missing(self._topic)
+        return isinstance(error, DEFINITE)
+
+    async def into_table(self, record: Record, error: BaseException) -> None:
+        """Store a letter that the topic refused; waits while the database is away."""
+        if self._clock() - self._said >= SAY_EVERY:
+            self._said = self._clock()
+            log.error(
+                "%s refuses dead letters, they go straight into the table: %s: %s",
+                self._topic,
+                type(error).__name__,
+                error,
+            )
         await self._database.insist(
             lambda: self._store.store(record, parse_headers(record.headers))
         )
+        crash_points.reach("letter.stored")

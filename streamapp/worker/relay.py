@@ -6,15 +6,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from streamapp.pipeline.outcomes import Record
+from streamapp.resilience import crash_points
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.outbox import Outbox, Unpublished
 from streamapp.worker.producer import (
     DEFINITE,
-    TOO_LARGE,
     BrokerHealth,
     DeadLetterProducer,
     Producer,
@@ -56,7 +56,7 @@ class OutboxRelay:
         self._producer = producer
         self._dead_letters = dead_letters
         self._topic = topic
-        self._dlq_topic = dlq_topic
+        self._of_letters = topic == dlq_topic
         self._interval = interval
         self._epochs = epochs
         self._broker = broker
@@ -69,11 +69,12 @@ class OutboxRelay:
         # Rows that are published and not marked yet, because the database was away.
         self._published: set[int] = set()
         self._stalled = False
+        self._halted = False  # the producer took no more rows in the last round
 
     @property
-    def waiting(self) -> int:
-        """Records that the broker has not acknowledged."""
-        return len(self._pending)
+    def waiting(self) -> bool:
+        """Whether there are records that the broker has not taken."""
+        return bool(self._pending) or self._halted
 
     def announce(self) -> None:
         """A row was committed: no need to wait for the next look."""
@@ -112,20 +113,29 @@ class OutboxRelay:
         refused = await self._hand_over(rows)
         refused += await self._acknowledged()
         if self._published:
+            crash_points.reach("outbox.acknowledged")
             done = list(self._published)
             await self._outbox.mark_published(epochs, done)
+            crash_points.reach("outbox.marked")
             self._published.difference_update(done)
         for row_id, error in refused:
             log.error("outbox row %d is refused for good: %s", row_id, error)
             self._on_refused()
             await self._outbox.mark_failed(epochs, row_id, error)
+            crash_points.reach("outbox.marked")
         return len(rows) == room > 0 and self._broker.available
 
     async def _hand_over(self, rows: list[Unpublished]) -> list[tuple[int, str]]:
         """Give rows to the producer, in order; gives those that it refuses for good."""
         refused: list[tuple[int, str]] = []
+        self._halted = False
+        gone: BaseException | None = None
         for row in rows:
             record = row.record
+            if gone is not None:
+                # The client looks for the topic for seconds, and for each row again.
+                await self._refuse(row, gone, refused)
+                continue
             try:
                 async with asyncio.timeout(ACK_WITHIN):
                     future = await self._producer.send(
@@ -134,10 +144,16 @@ class OutboxRelay:
             except DEFINITE as error:
                 await self._refuse(row, error, refused)
             except (KafkaError, TimeoutError) as error:
-                self._broker.report(error)
+                if self._of_letters and await self._dead_letters.refuses(error):
+                    gone = error
+                    await self._refuse(row, error, refused)
+                    continue
+                self._broker.report(self._topic, error)
+                self._halted = True
                 break  # the rows behind it may be of its lead: they keep their order
             else:
                 self._pending[row.row_id] = (row, future)
+                crash_points.reach("outbox.sent")
         return refused
 
     async def _acknowledged(self) -> list[tuple[int, str]]:
@@ -151,29 +167,40 @@ class OutboxRelay:
             [future for _, future in self._pending.values()], timeout=patience
         )
         self._stalled = bool(waiting)
+        gone: BaseException | None = None
         if waiting:
-            self._broker.report(TimeoutError(f"{len(waiting)} records are not acknowledged"))
+            silence = TimeoutError(f"{len(waiting)} records are not acknowledged")
+            if self._of_letters and await self._dead_letters.refuses(silence):
+                gone = UnknownTopicOrPartitionError()
+            else:
+                self._broker.report(self._topic, silence)
         for row_id, (row, future) in list(self._pending.items()):
             if not future.done():
+                if gone is not None:
+                    del self._pending[row_id]
+                    await self._refuse(row, gone, refused)
                 continue
             del self._pending[row_id]
             error = future.exception()
             if error is None:
-                self._broker.report(None)
+                if not waiting:
+                    # While some wait, as for a partition without a leader, the topic is away:
+                    # told with each record that is taken, it would be away and back all the time.
+                    self._broker.report(self._topic, None)
                 self._published.add(row_id)
             elif isinstance(error, DEFINITE):
                 await self._refuse(row, error, refused)
             else:
-                self._broker.report(error)
+                self._broker.report(self._topic, error)
         return refused
 
     async def _refuse(
         self, row: Unpublished, error: BaseException, refused: list[tuple[int, str]]
     ) -> None:
         record = row.record
-        if record.topic == self._dlq_topic and isinstance(error, TOO_LARGE):
+        if self._of_letters:
             await self._dead_letters.into_table(
-                Record(self._dlq_topic, 0, 0, 0, record.key, record.value, record.headers)
+                Record(record.topic, 0, 0, 0, record.key, record.value, record.headers), error
             )
             self._published.add(row.row_id)
         else:

@@ -34,10 +34,13 @@ from streamapp.storage.journal import PostgresJournal
 from streamapp.storage.outbox import Outbox
 from streamapp.storage.owners import raise_epoch
 from streamapp.storage.queries import Queries
+from streamapp.storage.redrives import Redrives
+from streamapp.storage.requests import SagaRequests
 from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
 from streamapp.worker.gauges import Gauges
@@ -47,6 +50,7 @@ from streamapp.worker.membership import Membership
 from streamapp.worker.observer import Observer
 from streamapp.worker.ownership import PartitionLease
 from streamapp.worker.producer import BrokerHealth, DeadLetterProducer, Producer
+from streamapp.worker.redrive import Redriver
 from streamapp.worker.relay import OutboxRelay
 from streamapp.worker.resumer import Resumer
 
@@ -137,6 +141,7 @@ class Runtime:
         self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
         self._tasks: list[asyncio.Task[None]] = []
         self._started = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
         self.pool: Pool
         self.views: Views
         self.tenants: TenantDirectory
@@ -149,11 +154,20 @@ class Runtime:
         """Connect and start the tasks that serve all partitions."""
         settings = self.settings
         self.pool = await create_pool(settings)
+        self.database.on_read_only = self._leave_sessions
+        requests = SagaRequests(self.pool, settings.consumer_group, settings.input_topic)
+        redrives = Redrives(
+            self.pool,
+            input_topic=settings.input_topic,
+            max_payload_bytes=settings.max_payload_bytes,
+        )
         self.views = Views(
             readiness=self.readiness,
             worker=self.figures,
             circuits=self.breakers,
             data=Queries(self.pool),
+            redriver=Redriver(redrives, self.producer),
+            requests=requests,
             registry=self.metrics.registry,
         )
         await self.producer.start()
@@ -180,6 +194,11 @@ class Runtime:
             dead_letters=sink,
             observer=self.observer,
         )
+        continuity = Continuity(
+            self.membership,
+            LogReader(settings.kafka_bootstrap_servers).first_at,
+            self.metrics.passed_over,
+        )
         self.intake = Intake(
             pipeline=pipeline,
             lanes=self.lanes,
@@ -187,6 +206,7 @@ class Runtime:
             table=self.table,
             membership=self.membership,
             new_lease=self._new_lease,
+            continuity=continuity,
             max_unacked=settings.max_unacked,
             on_fenced=self.observer.fenced,
             on_finished=self._on_finished,
@@ -207,11 +227,13 @@ class Runtime:
             )
             for topic in (settings.outbound_topic, settings.dlq_topic)
         ]
-        self.dead_letters = DeadLetterIntake(store, self.database, self.membership)
+        self.dead_letters = DeadLetterIntake(store, self.database, self.membership, continuity)
         resumer = Resumer(
             sagas=self.sagas,
             journal=self.journal,
             unfinished=UnfinishedSagas(self.pool, settings.consumer_group, settings.input_topic),
+            requests=requests,
+            worker=self.worker,
             intake=self.intake,
             health=self.database,
             interval=STUCK_LOOK,
@@ -238,6 +260,10 @@ class Runtime:
         error = None if task.cancelled() else task.exception()
         log.critical("task %s ended", task.get_name(), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave_sessions(self) -> None:
+        """Every connection of the pool is made anew before its next use."""
+        self._leaving = asyncio.create_task(self.pool.expire_connections())
 
     def _on_finished(self) -> None:
         for relay in self.relays:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+import math
+from typing import Any, Protocol
 
 import asyncpg
 from aiokafka.errors import KafkaError
 
 from streamapp.settings import Settings
-from tests.chaos.cluster import Cluster
 from tests.chaos.evidence import Evidence, Logged, Row
 from tests.chaos.services import MailServer, OrderService
 from tests.chaos.traffic import Stream, Traffic
@@ -39,16 +39,28 @@ from dead_letter_queue
 """
 
 
-async def wait_until_settled(cluster: Cluster, within: float) -> str:
-    """Wait until nothing is left to do; gives what is left after so many seconds, else ""."""
+class Running(Protocol):
+    """What is looked at: the workers' settings, and connections to their database."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    async def connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Raises while the database is away."""
+
+
+async def wait_until_settled(cluster: Running, patience: float) -> str:
+    """Wait until nothing is left to do; gives what is left once nothing of it has become less
+    for ``patience`` seconds, else ""."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + within
+    deadline = loop.time() + patience
+    least: dict[str, float] = {}
     settled_at: float | None = None
     while True:
         try:
             left = await _left(cluster)
         except (KafkaError, asyncpg.PostgresError, OSError) as error:
-            left = {"cannot be asked": repr(error)}
+            left = {f"cannot be asked: {error!r}": 1}
         if not left:
             return ""
         if left.keys() == {"stuck"}:
@@ -57,21 +69,24 @@ async def wait_until_settled(cluster: Cluster, within: float) -> str:
                 return ""
         else:
             settled_at = None
+        if any(count < least.get(name, math.inf) for name, count in left.items()):
+            deadline = loop.time() + patience
+        least = {name: min(count, least.get(name, math.inf)) for name, count in left.items()}
         if loop.time() > deadline:
             return ", ".join(f"{name}: {count}" for name, count in left.items())
         await asyncio.sleep(LOOK)
 
 
-async def _left(cluster: Cluster) -> dict[str, Any]:
+async def _left(cluster: Running) -> dict[str, int]:
     settings = cluster.settings
-    left: dict[str, Any] = {
+    left: dict[str, int] = {
         "records not committed": await lag(settings),
         "dead letters not committed": await lag(_of_dead_letters(settings)),
     }
     connection = await cluster.connect()
     try:
         left["outbox rows"] = await connection.fetchval(
-            "select count(*) from outbox where published_at is null"
+            "select count(*) from outbox where published_at is null and failed_at is null"
         )
         rows = await connection.fetch("select status, count(*) from sagas group by status")
         count = {row["status"]: row["count"] for row in rows}
@@ -87,7 +102,7 @@ def _of_dead_letters(settings: Settings) -> Settings:
 
 
 async def collect(
-    cluster: Cluster,
+    cluster: Running,
     traffic: Traffic,
     stream: Stream,
     orders: OrderService,

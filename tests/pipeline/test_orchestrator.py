@@ -14,8 +14,10 @@ from streamapp.pipeline.outcomes import Outcome, Reason, Record
 from streamapp.services.errors import Rejected
 from tests.pipeline.pipelines import Plant, raw_record, record
 from tests.pipeline.records import LIMIT
-from tests.support.bench import Bench, Points, PointsJournal
-from tests.support.sagas import Call
+from tests.support.bench import Bench, Points, PointsJournal, running_journal
+from tests.support.proxy import proxy_to
+from tests.support.sagas import Call, LostAnswer
+from tests.support.waiting import until
 
 INVALID = raw_record(b"no JSON")
 
@@ -313,3 +315,75 @@ async def test_a_stuck_saga_is_not_marked_as_seen(plant: Plant) -> None:
     assert [letter.reason for letter in await plant.bench.letters()] == ["compensation_stuck"]
     assert await plant.process(given) == Delivered(Outcome.DUPLICATE, "p-1", None)
     assert plant.bench.service.names() == ["order"] * 4 + ["-order"]
+
+
+@pytest.mark.parametrize("status", ["COMPENSATED", "STUCK"])
+async def test_when_the_record_of_a_failed_saga_is_finished_its_letter_exists(
+    plant: Plant, status: str
+) -> None:
+    """Whenever its worker died: before, within or after the commit that ends the saga, the next
+    delivery returns, and so is acknowledged, with the one letter in the outbox or published."""
+    bench, service = plant.bench, plant.bench.service
+    for at in range(1, 99):
+        service.script.clear()
+        service.plan("order", LostAnswer(), *(Rejected("no") for _ in range(9)))
+        if status == "STUCK":
+            service.plan("order", *(Rejected("no") for _ in range(9)), undo=True)
+        given = record(at, processing_id=f"p-{at}")
+        await interrupt(plant, given, at)
+        ended = len(await bench.letters()) == at
+        await bench.pool.execute("update outbox set published_at = now()")
+        delivered = await plant.process(given)
+        assert (await bench.saga(f"p-{at}"))["status"] == status
+        letters = (await bench.letters())[at - 1 :]
+        assert [(letter.processing_id, letter.action) for letter in letters] == [(f"p-{at}", "")]
+        if ended:
+            assert delivered.outcome is Outcome.DUPLICATE
+            break
+        assert delivered.outcome is Outcome.DEAD_LETTERED
+    assert at > 8, "the last of these deaths came after the end"
+
+
+async def test_what_is_dead_lettered_directly_is_finished_with_the_brokers_acknowledgement(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, acknowledged = asyncio.Event(), asyncio.Event()
+
+    async def publish(letter: Record) -> None:
+        asked.set()
+        await acknowledged.wait()
+
+    monkeypatch.setattr(plant.around, "publish", publish)
+    delivery = asyncio.create_task(plant.process(INVALID))
+    await asyncio.wait_for(asked.wait(), 20)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not delivery.done()
+    acknowledged.set()
+    assert (await delivery).outcome is Outcome.DEAD_LETTERED
+
+
+async def test_an_outage_in_the_middle_is_not_the_messages_fault(
+    bench: Bench, database: str
+) -> None:
+    """The database goes in the call and comes back: the record waits, no attempt is spent, and
+    nothing is dead-lettered."""
+    async with proxy_to(database) as proxy, running_journal(proxy.dsn) as journal:
+        plant = Plant(replace(bench, journal=journal))
+        called = 0
+
+        async def go(call: Call) -> None:
+            nonlocal called
+            called += 1
+            proxy.refuse()
+
+        bench.service.before = go
+        delivery = asyncio.create_task(plant.process(record()))
+        await until(lambda: proxy.refused >= 3)
+        assert not delivery.done()
+        assert plant.around.letters == []
+        proxy.accept()
+        assert (await asyncio.wait_for(delivery, 20)).outcome is Outcome.PROCESSED
+    assert called == 1
+    assert (await bench.step(1))["attempts"] == 1
+    assert await bench.letters() == []

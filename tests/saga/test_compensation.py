@@ -116,6 +116,7 @@ async def test_the_keys_of_both_directions_differ(bench: Bench) -> None:
     forward, _, undo = bench.service.calls
     assert forward.key == idempotency_key("p-1", 0, "a", "", "forward")
     assert undo.key == idempotency_key("p-1", 0, "a", "", "compensate")
+    assert undo.key != forward.key
     assert json.loads(undo.request) == {
         "forward_key": forward.key,
         "output": {"made": "a"},

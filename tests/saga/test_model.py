@@ -1,13 +1,23 @@
-"""Random plans, random services and random deaths of workers, against a small model.
+"""Random messages, random services and whatever may happen to workers, against a small model.
 
-The model knows nothing of journals: it says what one undisturbed worker does. What deaths add is
-checked as invariants: they hold however often a run is cut.
+Two leads, a few messages each, worked off in the order of the log by one owner after the other. An
+owner dies or freezes at any moment (before and after each write and each call); one that froze
+wakes up later and goes on, under an epoch that is not its own any more. COMMITs are lost, before
+the server has made them or after it. Copies of a record come from elsewhere, also while it is
+worked on, and records that say something else under its id. The local table knows what it happens
+to know.
+
+``STREAMAPP_TEST_MODEL_EXAMPLES`` asks for a longer run.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -21,259 +31,351 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from streamapp.saga.ids import idempotency_key
-from streamapp.saga.model import SagaState, SagaStatus, Step
+from streamapp.pipeline.dead_letter import parse_headers
+from streamapp.pipeline.orchestrator import Pipeline
+from streamapp.pipeline.outcomes import Outcome, Reason, Record
+from streamapp.saga.model import Fenced
 from streamapp.saga.parking import Parking
-from streamapp.services.errors import Busy, Rejected
-from tests.support.bench import Bench, Points, PointsJournal, running_bench
-from tests.support.sagas import (
-    Call,
-    LostAnswer,
-    LostRequest,
-    Unreachable,
-    external,
-    mail,
-    own,
-    saga,
-    task_id,
+from streamapp.storage.owners import raise_epoch
+from tests.pipeline.records import result
+from tests.saga.model import (
+    MAX_MESSAGES,
+    MAX_WAIT,
+    ModelPlant,
+    Sent,
+    plans,
+    scripts,
+    sent,
 )
+from tests.saga.model_checks import Checks
+from tests.saga.model_worker import Worker, at_hand, working
+from tests.support.bench import Bench, running_bench, running_journal
+from tests.support.proxy import AtCommit, Proxy, proxy_to
+from tests.support.sagas import GROUP, TOPIC, Call
 
-MAX_ATTEMPTS = 4
-MAX_WAIT = 2.0  # seconds, so as many times a busy key is asked again
+EXAMPLES = int(os.environ.get("STREAMAPP_TEST_MODEL_EXAMPLES", "40"))
+LEADS = ("a", "b")
+ENDS = ("COMPLETED", "COMPENSATED", "STUCK")
 
-Outcome = Any
-Script = dict[str, list[Outcome]]  # by action; a minus before it: its compensation
-
-outcomes = st.one_of(
-    st.builds(dict),
-    st.builds(Rejected, st.just("no")),
-    st.builds(Unreachable),
-    st.builds(LostRequest),
-    st.builds(LostAnswer),
-    st.builds(KeyError, st.just("a defect")),
-    st.builds(Busy, st.just("being worked on")),
+leads = st.sampled_from(LEADS)
+moments = st.one_of(st.integers(1, 4), st.integers(1, 6), st.integers(1, 16))
+messages = st.tuples(leads, plans, scripts)
+happenings = st.sampled_from(
+    [
+        *("", "dies", "freezes") * 2,
+        "loses the request",
+        "loses the reply",
+        "a copy comes",
+        "another payload comes",
+    ]
 )
-makers: dict[str, Callable[[str], Step]] = {
-    "own": own,
-    "own, best effort": lambda name: own(name, required=False),
-    "own, with a defect": lambda name: own(name, raises=True),
-    "own, with a defect, best effort": lambda name: own(name, required=False, raises=True),
-    "external": external,
-    "external, best effort": lambda name: external(name, required=False),
-    "mail": mail,
-}
-# Mostly plain steps, or no plan would come far.
-kinds = st.sampled_from([*makers, "own", "own", "external", "external", "external"])
-plans = st.lists(kinds, min_size=1, max_size=5)
-scripts = st.lists(st.lists(outcomes, max_size=5), min_size=10, max_size=10)
-cuts = st.integers(min_value=1, max_value=14)
-
-
-def attempt(given: list[Outcome]) -> tuple[bool, int, bool]:
-    """Whether an external step is done in the end, with how many calls, and if it is in doubt."""
-    left, attempts, asked, calls, in_doubt = list(given), 0, 0, 0, False
-    while True:
-        outcome = left.pop(0) if left else {}
-        calls += 1
-        if isinstance(outcome, dict):
-            return True, calls, in_doubt
-        if isinstance(outcome, Rejected):
-            return False, calls, in_doubt
-        if isinstance(outcome, Busy):
-            in_doubt = True
-            if asked >= MAX_WAIT:
-                return False, calls, in_doubt
-            asked += 1
-            continue
-        in_doubt |= not isinstance(outcome, Unreachable)
-        attempts += 1
-        if attempts == MAX_ATTEMPTS:
-            return False, calls, in_doubt
-
-
-def undisturbed(steps: tuple[Step, ...], script: Script) -> tuple[str, list[str]]:
-    """How a saga ends that nobody disturbs, and the calls that it makes."""
-    calls: list[str] = []
-    to_undo: list[Step] = []
-    for step in steps:
-        in_doubt = False
-        if step.executor == "own":
-            done = not step.params.get("raises")
-        else:
-            done, count, in_doubt = attempt(script[step.action])
-            calls += [step.action] * count
-        if done or in_doubt:
-            to_undo.append(step)
-        if not done and step.required:
-            break
-    else:
-        return "COMPLETED", calls
-    for step in reversed(to_undo):
-        if step.executor == "service":
-            done, count, _ = attempt(script["-" + step.action])
-            calls += ["-" + step.action] * count
-            if not done:
-                return "STUCK", calls
-    return "COMPENSATED", calls
+moments = st.one_of(st.integers(1, 4), st.integers(1, 6), st.integers(1, 16))
+messages = st.tuples(leads, plans, scripts)
+happenings = st.sampled_from(
+    ["dies", "dies", "freezes", "freezes", "loses the request", "loses the reply", "a copy comes",
+     "another payload comes"]
+)  # fmt: skip
 
 
 class Sagas(RuleBasedStateMachine):
-    """One saga of one message, and the owners of its partition, one after the other."""
+    """The log, the owners of its partition, and what is checked after everything that happens."""
 
     bench: ClassVar[Bench]
+    plant: ClassVar[ModelPlant]
+    proxy: ClassVar[Proxy]
+    pipeline: ClassVar[Pipeline]  # of one to whom nothing happens
+    elsewhere: ClassVar[int]  # the epoch of the other partition, from which copies come
     runner: ClassVar[asyncio.Runner]
     number: ClassVar[int] = 0
+    offset: ClassVar[int] = 0
 
-    @initialize(plan=plans, script=scripts)
-    def begin(self, plan: list[str], script: list[list[Outcome]]) -> None:
+    @initialize(first=st.lists(messages, min_size=1, max_size=MAX_MESSAGES - 1))
+    def begin(self, first: list[Any]) -> None:
         Sagas.number += 1
-        self.name = f"p-{Sagas.number}"
-        self.steps = saga(*(makers[kind](f"s{n}") for n, kind in enumerate(plan))).plan.steps
-        self.script: Script = {}
-        for step, forward, backward in zip(self.steps, script[:5], script[5:], strict=False):
-            self.script[step.action], self.script["-" + step.action] = forward, backward
+        self.log: list[Sent] = []
+        self.frozen: list[Worker] = []
+        self.checks = Checks(self.bench, self.log)
         service = self.bench.service
         service.script.clear()
-        service.calls.clear()
-        service.effects.clear()
-        for name, given in self.script.items():
-            service.plan(name.lstrip("-"), *given, undo=name.startswith("-"))
-        self.status: str | None = None
-        self.disturbed = False
+        for kept in (service.calls, service.effects, service.cancelled):
+            kept.clear()
+        service.before, service.after = self.arrived, self.answered
+        for known in (self.plant.around.known, self.plant.around.letters, self.plant.around.events):
+            known.clear()
+        self.runner.run(self._begin())
+        for message in first:
+            self.a_message_comes(message)
 
-    @precondition(lambda self: self.status is None)
-    @rule(cut=cuts)
-    def a_worker_dies(self, cut: int) -> None:
-        self.disturbed = True
-        self.runner.run(self.passage(cut))
+    async def _begin(self) -> None:
+        await self.bench.pool.executemany(
+            "insert into leads values ($1, 'business-1', 'tenant-1', 'new')",
+            [(self.lead(name),) for name in LEADS],
+        )
 
-    @precondition(lambda self: self.status is None)
+    def lead(self, name: str) -> str:
+        return f"lead-{Sagas.number}-{name}"
+
+    # What may happen
+
+    @precondition(lambda self: len(self.log) < MAX_MESSAGES)
+    @rule(given=messages)
+    def a_message_comes(self, given: Any) -> None:
+        lead, plan, script = given
+        Sagas.offset += 1
+        name = f"p-{Sagas.number}-{len(self.log)}"
+        message = sent(len(self.log), name, self.lead(lead), Sagas.offset, plan, script)
+        self.log.append(message)
+        self.plant.handler.plans[name] = tuple(step.action for step in message.steps)
+        for action, given in message.script.items():
+            self.bench.service.plan(action.lstrip("-"), *given, undo=action.startswith("-"))
+
+    @precondition(lambda self: self.left())
+    @rule(happening=happenings, moment=moments, both=st.booleans(), marks=st.booleans())
+    def a_worker_works(self, happening: str, moment: int, both: bool, marks: bool) -> None:
+        chosen = [lead for lead in LEADS if self.left(lead)]
+        worker = Worker(self, happening, moment)
+        self.runner.run(self.passage(worker, chosen if both else chosen[-1:], marks))
+        assert happening or not self.left(chosen[-1])
+
+    @precondition(lambda self: self.frozen)
     @rule()
-    def a_worker_finishes(self) -> None:
-        self.runner.run(self.passage(0))
-        assert self.status is not None
+    def a_frozen_worker_wakes(self) -> None:
+        self.runner.run(self.waking(self.frozen.pop(0)))
 
-    @precondition(lambda self: self.status is not None)
-    @rule()
-    def the_record_comes_again(self) -> None:
-        before = len(self.bench.service.calls)
-        self.runner.run(self.passage(0))
-        assert len(self.bench.service.calls) == before
+    @rule(data=st.data(), kind=st.sampled_from(["itself", "a copy", "another payload"]))
+    def another_record_comes(self, data: st.DataObject, kind: str) -> None:
+        ended = [message for message in self.log if message.status]
+        if kind == "itself" and ended:
+            message = data.draw(st.sampled_from(ended))
+            # What would be planned by now does not matter.
+            self.plant.handler.plans[message.name] = ()
+            self.runner.run(self.between(self.again(message)))
+        elif kind == "a copy":
+            # Its own record may still be on its way, but it never comes out of turn.
+            firsts = [message for lead in LEADS for message in self.left(lead)[:1]]
+            message = data.draw(st.sampled_from(ended + firsts))
+            self.runner.run(self.between(self.copy(message)))
+        else:
+            message = data.draw(st.sampled_from(self.log))
+            self.runner.run(self.between(self.another_payload(message)))
 
-    @precondition(lambda self: self.status == "STUCK")
-    @rule(cut=st.sampled_from([0, 0, 1, 2, 3, 4, 5]))
-    def it_is_resumed(self, cut: int) -> None:
-        self.disturbed = True
-        self.status = None
-        self.runner.run(self.passage(cut, resume=True))
+    @precondition(lambda self: any(message.status == "STUCK" for message in self.log))
+    @rule(data=st.data(), dies_at=st.sampled_from([0, 0, 1, 2, 3, 4, 5, 6]))
+    def a_stuck_saga_is_resumed(self, data: st.DataObject, dies_at: int) -> None:
+        message = data.draw(st.sampled_from([m for m in self.log if m.status == "STUCK"]))
+        self.runner.run(self.resume(Worker(self, "dies", dies_at), message))
 
     def teardown(self) -> None:
-        if hasattr(self, "status") and self.status is None:
-            self.a_worker_finishes()
+        if not hasattr(self, "log"):
+            return
+        for worker in self.frozen:
+            self.runner.run(self.waking(worker))
+        self.frozen = []
+        if self.left():
+            self.runner.run(self.passage(Worker(self), LEADS, marks=True))
+            assert not self.left()
+        around = self.plant.around
+        assert len(around.of("received")) == len(around.of("delivered")), "one outcome each"
 
-    async def passage(self, cut: int, *, resume: bool = False) -> None:
-        bench, points = self.bench, Points(cut)
-        await bench.take_over()
-        bench.service.before = lambda call: self.on_call(call, points)
-        bench.service.after = lambda call: points.reach()
-        executor = bench.executor(
-            journal=PointsJournal(bench.journal, points),
-            max_wait=MAX_WAIT,
-            max_wait_best_effort=MAX_WAIT,
+    # How it happens
+
+    def left(self, lead: str | None = None) -> list[Sent]:
+        """What is not finished, in the order of the log."""
+        wanted = None if lead is None else self.lead(lead)
+        return [m for m in self.log if m.status is None and wanted in (None, m.lead)]
+
+    def record(self, message: Sent, offset: int, partition: int = 0, text: str = "") -> Record:
+        payload = result(processing_id=message.name, lead_id=message.lead, original_message=text)
+        key = message.lead.encode()
+        return Record(
+            TOPIC, partition, offset, 1_700_000_000_000, key, json.dumps(payload).encode()
         )
-        try:
-            if resume:
-                state = await bench.load(self.name)
-                await executor.resume(state, bench.epoch, bench.place)
-            else:
-                state = saga(*self.steps, processing_id=self.name, offset=Sagas.number)
-                state = await bench.deliver(state, executor)
-        except asyncio.CancelledError:
-            stored = await bench.journal.load(self.name)
-            ended = ("COMPLETED", "COMPENSATED", "STUCK")
-            self.status = stored.status if stored and stored.status in ended else None
-            return
-        self.status = state.status
-        await self.check(await bench.load(self.name))
 
-    async def on_call(self, call: Call, points: Points) -> None:
+    async def passage(self, worker: Worker, chosen: Any, marks: bool) -> None:
+        pipeline = self.plant.build(worker.executor())
+        worker.begin(*(self.lane(worker, pipeline, self.left(lead), marks) for lead in chosen))
+        await worker.settled()
+        self.proxy.at_commit = AtCommit.FORWARD
+        if worker.frozen:
+            self.frozen.append(worker)
+        if worker.frozen or any(lane.cancelled() for lane in worker.lanes):
+            await self.bench.take_over()
+        await self.checks.check()
+
+    async def lane(
+        self, worker: Worker, pipeline: Pipeline, messages: list[Sent], marks: bool
+    ) -> None:
+        """One lead's messages, one after the other; without an end of one there is no next."""
+        working.set(worker)
+        for message in messages:
+            at_hand.set(message)
+            message.disturbed |= worker.happening in ("dies", "freezes")
+            try:
+                if message.resumed:
+                    await self.orphan(worker, message)
+                    continue
+                record = self.record(message, message.offset)
+                delivered = await pipeline.process(record, worker, self.bench.place)
+            except Fenced:
+                assert worker.woken, "the living owner was fenced"
+                continue  # with the next one, which it believes to be its own as well
+            if worker.woken:
+                continue  # its last write was made before it froze
+            assert delivered.outcome is not Outcome.RELEASED
+            state = await self.bench.load(message.name)
+            assert state.status in ENDS
+            message.status = state.status
+            if delivered.outcome is not Outcome.DUPLICATE:
+                expected = state.status == "COMPLETED"
+                assert (delivered.outcome is Outcome.PROCESSED) == expected
+            if marks and delivered.seen is not None:
+                self.plant.around.known[0, message.name] = delivered.seen
+
+    async def orphan(self, worker: Worker, message: Sent) -> None:
+        """A resumption was interrupted: the record is long acknowledged and comes no more."""
+        state = await self.bench.load(message.name)
+        if state.status not in ENDS:
+            await worker.executor().run(state, worker._epoch, self.bench.place, claim=False)
+        if not worker.woken:
+            message.status = state.status
+
+    async def waking(self, worker: Worker) -> None:
+        """It goes on where it stood, and into its leads' next messages, and moves nothing."""
+        before = await self.checks.everything()
+        calls = len(self.bench.service.calls)
+        await worker.wake()
+        assert await self.checks.everything() == before
+        late = self.bench.service.calls[calls:]
+        del self.bench.service.calls[calls:]
+        for call in late:  # sent in the gap between the check and the call, as STARTED says it
+            rows = await self.bench.pool.fetch(
+                "select key, request from saga_steps where processing_id = $1 and ordinal = $2 "
+                "and direction = $3",
+                call.processing_id,
+                call.ordinal,
+                call.direction,
+            )
+            assert [(row["key"], row["request"]) for row in rows] == [(call.key, call.request)]
+        await self.checks.check()
+
+    async def between(self, happening: Coroutine[Any, Any, None]) -> None:
+        await happening
+        await self.checks.check()
+
+    async def again(self, message: Sent) -> None:
+        before, calls = await self.checks.everything(), len(self.bench.service.calls)
+        delivered = await self.pipeline.process(
+            self.record(message, message.offset), Worker(self), self.bench.place
+        )
+        assert delivered.outcome is Outcome.DUPLICATE
+        assert await self.checks.everything() == before
+        assert len(self.bench.service.calls) == calls
+
+    async def copy(self, message: Sent) -> None:
+        """The same record out of another partition: a duplicate, unless it comes first."""
+        Sagas.offset += 1
+        known = await self.bench.journal.load(message.name)
+        record = self.record(message, Sagas.offset, partition=1)
+        worker = Worker(self)
+        worker._epoch = self.elsewhere
+        before, calls = await self.checks.everything(message), self.checks.calls_of(message)
+        delivered = await self.pipeline.process(record, worker, self.bench.place)
+        if known is not None:
+            assert delivered.outcome is Outcome.DUPLICATE
+            assert await self.checks.everything(message) == before
+            assert self.checks.calls_of(message) == calls
+        elif message.status is None:
+            message.status = (await self.bench.load(message.name)).status
+            assert message.status in ENDS
+
+    async def another_payload(self, message: Sent) -> None:
+        """Dead-lettered, and nothing of the first is touched."""
+        if await self.bench.journal.load(message.name) is None:
+            return  # it would be the first
+        Sagas.offset += 1
+        record = self.record(message, Sagas.offset, text="something else")
+        before, calls = await self.checks.everything(message), self.checks.calls_of(message)
+        delivered = await self.pipeline.process(record, Worker(self), self.bench.place)
+        assert delivered.outcome is Outcome.DEAD_LETTERED
+        assert await self.checks.everything(message) == before
+        assert self.checks.calls_of(message) == calls
+        letter = parse_headers(self.plant.around.letters[-1].headers)
+        assert letter is not None
+        assert (letter.reason, letter.processing_id) == (Reason.PAYLOAD_MISMATCH, message.name)
+
+    async def resume(self, worker: Worker, message: Sent) -> None:
+        message.disturbed = message.resumed = True
+        message.status = None
+        self.checks.goes_on(message)
+
+        async def lane() -> None:
+            working.set(worker)
+            state = await self.bench.load(message.name)
+            await worker.executor().resume(state, worker._epoch, self.bench.place)
+
+        worker.begin(lane())
+        await worker.settled()
+        if worker.lanes[0].cancelled():
+            await self.bench.take_over()
+        state = await self.bench.load(message.name)
+        message.status = state.status if state.status in ENDS else None
+        await self.checks.check()
+
+    # At the service
+
+    async def arrived(self, call: Call) -> None:
         """STARTED is durable, as this very call: so no step that is DONE is called again."""
-        row = await self.bench.step(call.ordinal, call.direction, self.name)
-        assert (row["status"], row["attempts"]) == ("STARTED", call.attempt)
-        assert (row["key"], bytes(row["request"])) == (call.key, call.request)
-        status = (await self.bench.saga(self.name))["status"]
-        assert status == ("RUNNING" if call.direction == "forward" else "COMPENSATING")
-        await points.reach()
+        worker = working.get(None)
+        if worker is None or not worker.woken:
+            row = await self.bench.step(call.ordinal, call.direction, call.processing_id)
+            assert (row["status"], row["attempts"]) == ("STARTED", call.attempt)
+            assert (row["key"], bytes(row["request"])) == (call.key, call.request)
+            status = (await self.bench.saga(call.processing_id))["status"]
+            assert status == ("RUNNING" if call.direction == "forward" else "COMPENSATING")
+        if worker is not None:
+            await worker.reach()
 
-    async def check(self, state: SagaState) -> None:
-        assert state.status == self.status
-        if not self.disturbed:
-            names = self.bench.service.names()
-            assert (self.status, names) == undisturbed(self.steps, self.script)
-        self.check_calls()
-        forward = {n: row.status for (n, way), row in state.steps.items() if way == "forward"}
-        done = {step.action for step in self.steps if forward.get(step.ordinal) == "DONE"}
-        failed = {step.action for step in self.steps if forward.get(step.ordinal) == "FAILED"}
-        required = {step.action for step in self.steps if step.required}
-        of = {
-            idempotency_key(self.name, 0, step.action, "", "forward"): step
-            for step in self.steps
-            if step.executor != "own"
-        }
-        in_effect = {of[key].action for key in self.bench.service.effects}
-        own_done = {step.action for step in self.steps if step.executor == "own"} & done
-        tasks = await self.bench.tasks()
-        left = {a for a in own_done if tasks[task_id(self.name, a)] == "pending"}
-        letters = [x for x in await self.bench.letters() if x.processing_id == self.name]
-        about = sorted(letter.action for letter in letters)
-        if self.status == SagaStatus.COMPLETED:
-            assert required <= done
-            assert done | failed == {step.action for step in self.steps}
-            assert {step.action for step in of.values()} & done <= in_effect
-            assert left == own_done
-            assert about == sorted(failed)
-            return
-        assert len(failed & required) == 1
-        assert about == sorted(["", *(failed - required)])
-        if self.status == SagaStatus.COMPENSATED:
-            assert in_effect <= {step.action for step in self.steps if step.executor == "mail"}
-            assert left == set()
-
-    def check_calls(self) -> None:
-        calls = self.bench.service.calls
-        for direction in ("forward", "compensate"):
-            seen: dict[int, tuple[str, bytes]] = {}
-            ordinals = [call.ordinal for call in calls if call.direction == direction]
-            assert ordinals == sorted(ordinals, reverse=direction == "compensate")
-            for call in calls:
-                if call.direction == direction:
-                    assert seen.setdefault(call.ordinal, (call.key, call.request)) == (
-                        call.key,
-                        call.request,
-                    )
-                    assert 1 <= call.attempt <= MAX_ATTEMPTS
-        directions = [call.direction for call in calls]
-        assert directions == sorted(directions, reverse=True)
+    async def answered(self, call: Call) -> None:
+        if (worker := working.get(None)) is not None:
+            await worker.reach()
 
 
+async def world(stack: AsyncExitStack, dsn: str) -> dict[str, Any]:
+    """A bench whose journal reaches the database through a proxy, and who is elsewhere."""
+    proxy = await stack.enter_async_context(proxy_to(dsn))
+    journal = await stack.enter_async_context(running_journal(proxy.dsn))
+    bench = replace(await stack.enter_async_context(running_bench(dsn)), journal=journal)
+    plant = ModelPlant(bench)
+    executor = bench.executor(
+        registry=plant.registry, max_wait=MAX_WAIT, max_wait_best_effort=MAX_WAIT
+    )
+    return {
+        "bench": bench,
+        "plant": plant,
+        "proxy": proxy,
+        "pipeline": plant.build(executor),
+        "elsewhere": await raise_epoch(bench.pool, GROUP, TOPIC, 1, "elsewhere"),
+    }
+
+
+@pytest.mark.timeout(600 + 3 * EXAMPLES)
 def test_sagas_follow_the_model(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(parking: Parking, seconds: float) -> None:
         """Nothing waits here."""
 
     monkeypatch.setattr("streamapp.saga.attempts.sleep", sleep)
     with asyncio.Runner() as runner:
-        manager = running_bench(database)
-        bench = runner.run(manager.__aenter__())
+        stack = AsyncExitStack()
+        parts = runner.run(world(stack, database))
         try:
-            machine = type("Bound", (Sagas,), {"bench": bench, "runner": runner})
             run_state_machine_as_test(
-                machine,
+                type("Bound", (Sagas,), {**parts, "runner": runner}),
                 settings=settings(
-                    max_examples=90,
-                    stateful_step_count=6,
+                    max_examples=EXAMPLES,
+                    stateful_step_count=8,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
                 ),
             )
         finally:
-            runner.run(manager.__aexit__(None, None, None))
+            runner.run(stack.aclose())

@@ -64,6 +64,24 @@ async def test_an_undoing_call_is_repeated_under_its_key_with_its_bytes(bench: B
     assert len({(call.key, call.request) for call in undo}) == 1
 
 
+async def test_a_resumption_that_was_interrupted_has_all_its_attempts_left(bench: Bench) -> None:
+    """Its worker dies right after the saga is under way again: what the next owner goes on with
+    is the resumption, not the end of the attempts before it."""
+    bench.service.plan("b", *(Unreachable() for _ in range(7)), undo=True)
+    bench.service.plan("c", Rejected("no"))
+    await bench.deliver(saga(own("a"), external("b"), external("c")))
+    state = await bench.load()
+    assert state.status == "STUCK"
+    journal = PointsJournal(bench.journal, Points(2))  # COMPENSATING is durable
+    with pytest.raises(asyncio.CancelledError):
+        await bench.executor(journal=journal).resume(state, bench.epoch, bench.place)
+    await bench.take_over()
+    assert (await bench.deliver(saga())).status == "COMPENSATED"
+    undo = [call for call in bench.service.calls if call.direction == "compensate"]
+    assert [call.attempt for call in undo] == [1, 2, 3, 4, 1, 2, 3, 4]
+    assert len({(call.key, call.request) for call in undo}) == 1
+
+
 async def test_compensating_is_durable_before_a_resumed_call(bench: Bench) -> None:
     await stuck(bench)
     seen = []

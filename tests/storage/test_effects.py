@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -263,6 +264,31 @@ async def test_what_the_step_answers_itself_is_kept_beside_it(bench: Bench) -> N
         "previous_status": "new",
         "status": "seen",
     }
+
+
+async def test_two_steps_of_a_saga_that_change_its_lead_take_their_turns(
+    bench: Bench, state: SagaState
+) -> None:
+    """Written at once, and undone at once in reverse: each against what the one before made."""
+    await set_lead(bench, "new")
+    wanted = [f"status {number}" for number in range(5)]
+    steps = [row(number) for number in range(2)]
+    changes = update(bench.epoch, state)
+    changes.steps = steps
+    changes.operations = [
+        (steps[0], tuple(SetLeadStatus(status) for status in wanted[:4])),
+        (steps[1], (SetLeadStatus(wanted[4]),)),
+    ]
+    written = await bench.journal.write(changes)
+    assert await bench.pool.fetchval("select status from leads") == "status 4"
+    assert written.outputs[1] == {"previous_status": "status 3", "status": "status 4"}
+    undoes = update(bench.epoch, state)
+    undoes.operations = [
+        (undoes.steps[0], (RestoreLeadStatus(after, before),))
+        for before, after in reversed(list(pairwise(["new", *wanted])))
+    ]
+    await bench.journal.write(undoes)
+    assert await bench.pool.fetchval("select status from leads") == "new"
 
 
 async def test_a_lead_without_a_status_gets_one(bench: Bench, state: SagaState) -> None:

@@ -58,7 +58,14 @@ def server_error(state: str) -> asyncpg.PostgresError:
         ("57P03", Fault.OUTAGE),  # cannot connect now
         ("58030", Fault.OUTAGE),  # I/O
         ("XX000", Fault.OUTAGE),
-        ("XX001", Fault.OUTAGE),  # data corrupted
+        ("XX001", Fault.LOCK),  # data corrupted: a page, so some rows only
+        ("XX002", Fault.LOCK),  # index corrupted
+        ("26000", Fault.OUTAGE),  # the session lost its prepared statements
+        ("3F000", Fault.OUTAGE),  # no such schema
+        ("53200", Fault.OUTAGE),  # out of memory
+        ("57P05", Fault.OUTAGE),  # idle session
+        ("25P04", Fault.OUTAGE),  # transaction timeout
+        ("40003", Fault.LOCK),  # completion unknown
         ("ZZ999", Fault.LOCK),
     ],
 )

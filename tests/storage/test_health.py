@@ -8,7 +8,7 @@ import logging
 import asyncpg
 import pytest
 
-from streamapp.storage.health import SAY_EVERY, DatabaseHealth
+from streamapp.storage.health import SAY_EVERY, SETTLED, DatabaseHealth
 from tests.support.waiting import until
 
 
@@ -78,7 +78,31 @@ def test_a_new_outage_is_said_at_once(
         health.report(OSError())
         clock.now += 1.0
         health.report(None)
+        clock.now += SETTLED
     assert len([line for line in said(caplog) if "is away" in line]) == 2
+
+
+def test_a_database_that_comes_and_goes_is_said_no_more_often(
+    health: DatabaseHealth, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a slow one does: some statements are in time, others are not."""
+    caplog.set_level(logging.INFO, "streamapp.database")
+    for _ in range(10 * 130):
+        health.report(TimeoutError("slow") if clock.now % 1 < 0.5 else None)
+        clock.now += 0.1
+    lines = said(caplog)
+    assert len([line for line in lines if "is away" in line]) == 130 // SAY_EVERY + 1
+    assert len([line for line in lines if "is back" in line]) == 130 // SAY_EVERY + 1
+
+
+def test_a_server_that_takes_no_writes_is_left(health: DatabaseHealth) -> None:
+    left: list[None] = []
+    health.on_read_only = lambda: left.append(None)
+    health.report(asyncpg.CannotConnectNowError("starting"))
+    health.report(None)
+    assert not left
+    health.report(asyncpg.ReadOnlySQLTransactionError("read only"))
+    assert left
 
 
 async def test_insisting_waits_longer_each_time_up_to_a_bound(

@@ -138,6 +138,95 @@ async def test_a_lock_on_a_row_of_ours_is_waited_for_by_its_write_alone(
     assert (await bench.tasks())["held"] == "cancelled"
 
 
+async def test_a_locked_saga_holds_up_its_own_write_alone(bench: Bench, database: str) -> None:
+    """Somebody looks at a saga with a lock, and goes for lunch."""
+    state, others = state_of("held"), [state_of(f"p-{n}") for n in range(20)]
+    for each in (state, *others):
+        await bench.journal.write(claim(bench.epoch, each))
+    reports: list[BaseException | None] = []
+    # Nobody is to wait for the lock, so there is no end to such a wait here.
+    async with running_journal(
+        database, reports.append, lock_timeout=60, statement_timeout=60
+    ) as journal:
+        async with locked(
+            bench.pool, "select 1 from sagas where processing_id = 'held' for update"
+        ):
+            writes = [journal.write(update(bench.epoch, each)) for each in (*others, state)]
+            held = asyncio.create_task(writes.pop())
+            await asyncio.wait_for(asyncio.gather(*writes), 20)
+            assert not held.done()
+        await asyncio.wait_for(held, 20)
+    assert (await bench.step(1, processing_id="held"))["status"] == "DONE"
+    assert not any(reports)
+
+
+async def test_a_locked_partition_holds_up_its_own_writes_alone(
+    bench: Bench, database: str
+) -> None:
+    """With the lock timeout that is the default: one locked write after the other would wait a
+    second each, and the free ones behind them."""
+    busy = await bench.take_over(partition=1)
+    epoch = await bench.take_over()
+    async with running_journal(database) as journal:
+        async with locked(
+            bench.pool, "select 1 from partition_owners where partition = 1 for update"
+        ):
+            held = [
+                asyncio.create_task(
+                    journal.write(claim(busy, state_of(f"held-{n}", partition=1, offset=n)))
+                )
+                for n in range(60)
+            ]
+            for _ in range(5):
+                free = [
+                    journal.write(claim(epoch, state_of(f"free-{_}-{n}", offset=n)))
+                    for n in range(20)
+                ]
+                await asyncio.wait_for(asyncio.gather(*free), 20)
+            assert not any(write.done() for write in held)
+        await asyncio.wait_for(asyncio.gather(*held), 20)
+
+
+async def test_a_lead_that_is_free_again_is_not_held_up_by_many_that_are_not(
+    bench: Bench, database: str
+) -> None:
+    """As after a change of many leads in one transaction, and a short one of another's."""
+    slow, quick = [state_of(f"slow-{n:02d}") for n in range(60)], state_of("quick")
+    for state in (*slow, quick):
+        await add_lead(bench.pool, state)
+    async with (
+        running_journal(database) as journal,
+        locked(bench.pool, "select 1 from leads where lead_id like '%slow%' for update"),
+    ):
+        async with locked(bench.pool, lock_of(quick)):
+            writes = await set_apart(
+                journal,
+                bench.epoch,
+                *(claim(bench.epoch, state, SetLeadStatus("seen")) for state in (*slow, quick)),
+            )
+            # One waits in the queue of its lock: whoever only looks may never find it free.
+            await waiters(bench.pool, 1)
+        await asyncio.wait_for(writes.pop(), 20)
+        assert not any(write.done() for write in writes)
+        for write in writes:
+            write.cancel()
+
+
+async def test_a_write_that_is_set_apart_stands_in_line_for_its_lock(
+    bench: Bench, database: str
+) -> None:
+    state = state_of()
+    await add_lead(bench.pool, state)
+    async with running_journal(database, lock_timeout=60, statement_timeout=60) as journal:
+        async with locked(bench.pool, lock_of(state)):
+            (write,) = await set_apart(
+                journal, bench.epoch, claim(bench.epoch, state, SetLeadStatus("seen"))
+            )
+            await waiters(bench.pool, 1)
+        await write
+    assert await lead_status(bench.pool, state) == "seen"
+
+
 async def test_a_locked_lead_is_also_waited_for_by_a_restore(bench: Bench) -> None:
     state = state_of()
     await add_lead(bench.pool, state, "needs_review")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from streamapp.storage.outbox import MAX_ERROR, Outbox, Unpublished
 from streamapp.storage.owners import raise_epoch
+from tests.storage.locks import locked, waiters
 from tests.storage.writes import claim, letter, state_of
 from tests.support.bench import Bench
 from tests.support.sagas import DLQ, GROUP, TOPIC
@@ -89,6 +92,38 @@ async def test_a_partition_under_an_old_epoch_is_not_read(bench: Bench, outbox: 
     epochs = {**await epoch_of(bench, 0), **await epoch_of(bench, 1)}
     await epoch_of(bench, 0)
     assert await names(outbox, epochs) == ["b"]
+
+
+async def test_rows_that_were_inherited_come_first_and_in_their_order(
+    bench: Bench, outbox: Outbox
+) -> None:
+    """What the owner before left unpublished is older news of the same leads."""
+    await put(bench, "old 2", "old 1")
+    await put(bench, "old 3")
+    await put(bench, "new 1")  # each of them by an owner of its own
+    epochs = await epoch_of(bench)
+    assert await names(outbox, epochs) == ["old 2", "old 1", "old 3", "new 1"]
+    assert await names(outbox, epochs, limit=3) == ["old 2", "old 1", "old 3"]
+
+
+async def test_a_mark_under_way_holds_off_the_next_owner(
+    bench: Bench, outbox: Outbox, database: str
+) -> None:
+    """Else the next owner could read as unpublished what is just being marked."""
+    await put(bench, "a")
+    epochs = await epoch_of(bench)
+    (row,) = await read(outbox, epochs)
+    async with (
+        asyncpg.create_pool(database, min_size=1, max_size=1) as somebody,
+        locked(somebody, "select 1 from outbox for update"),
+    ):
+        mark = asyncio.create_task(outbox.mark_published(epochs, [row.row_id]))
+        await waiters(bench.pool, 1)
+        owner = asyncio.create_task(epoch_of(bench))
+        await waiters(bench.pool, 2)
+        assert not owner.done()
+    await mark
+    assert await names(outbox, await owner) == []
 
 
 async def test_other_groups_and_topics_have_outboxes_of_their_own(bench: Bench) -> None:

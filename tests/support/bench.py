@@ -39,6 +39,8 @@ from tests.support.sagas import (
     registry_of,
 )
 
+NEVER_OPENS = CircuitConfig(window_calls=100_000, min_calls=100_000)
+
 
 def settings_for(dsn: str, **changes: Any) -> Settings:
     return Settings(database_url=SecretStr(dsn), consumer_group=GROUP, input_topic=TOPIC, **changes)
@@ -107,7 +109,7 @@ class Bench:
     service: Service = field(default_factory=Service)
     observer: Observer = field(default_factory=Observer)
     place: Place = field(default_factory=Place)
-    circuit: CircuitConfig = field(default_factory=lambda: CircuitConfig(min_calls=1000))
+    circuit: CircuitConfig = field(default_factory=lambda: NEVER_OPENS)
 
     def registry(self) -> ActionRegistry:
         return registry_of(OwnSteps(), ServiceSteps(self.service), MailSteps(self.service))

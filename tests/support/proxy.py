@@ -18,6 +18,7 @@ class AtCommit(Enum):
     FORWARD = "forward"
     LOSE_REQUEST = "lose request"  # the server never sees it and rolls back
     LOSE_REPLY = "lose reply"  # the server commits, the client never hears of it
+    HOLD = "hold"  # the server waits for it, as for a client that is frozen
 
 
 class Proxy:
@@ -29,8 +30,11 @@ class Proxy:
         self._links: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = False
+        self._silent: set[asyncio.StreamWriter] = set()
         self.refuse_after_loss = False  # the database stays away after a lost COMMIT
         self.at_commit = AtCommit.FORWARD
+        self.latency = 0.0  # seconds that each piece of a reply takes longer
+        self.held = 0  # COMMITs that were held back
         self.refused = 0  # connections turned away
         self.lost = 0  # COMMITs whose outcome the client was not told
 
@@ -65,6 +69,15 @@ class Proxy:
         self._refusing = True
         self.cut()
 
+    def silence(self) -> None:
+        """The connections that are open now stay open and carry nothing any more, as when a
+        server vanishes from the network without a word. New ones are as good as ever."""
+        self._silent.update(self._links)
+
+    def lead_to(self, dsn: str) -> None:
+        """New connections go to another server; those that are open stay where they are."""
+        self._upstream = urlsplit(dsn)
+
     def accept(self) -> None:
         """The database is back."""
         self._refusing = False
@@ -74,9 +87,13 @@ class Proxy:
             self.refused += 1
             client.transport.abort()
             return
-        upstream, server = await asyncio.open_connection(
-            self._upstream.hostname, self._upstream.port
-        )
+        try:
+            upstream, server = await asyncio.open_connection(
+                self._upstream.hostname, self._upstream.port
+            )
+        except OSError:
+            client.transport.abort()
+            return
         self._links[client] = server
         lose_reply = asyncio.Event()
         for pump in (
@@ -101,7 +118,12 @@ class Proxy:
                     if at_commit is AtCommit.LOSE_REQUEST:
                         self._lose()
                         break
+                    if at_commit is AtCommit.HOLD:
+                        self.held += 1
+                        continue
                     lose_reply.set()
+                if client in self._silent:
+                    continue
                 server.write(data)
                 await server.drain()
         self._break(client)
@@ -119,6 +141,10 @@ class Proxy:
                     assert b"COMMIT\0" in data, "the server did not commit"
                     self._lose()
                     break
+                if self.latency:
+                    await asyncio.sleep(self.latency)
+                if client in self._silent:
+                    continue
                 client.write(data)
                 await client.drain()
         self._break(client)
@@ -130,6 +156,7 @@ class Proxy:
 
     def _break(self, client: asyncio.StreamWriter) -> None:
         client.transport.abort()
+        self._silent.discard(client)
         server = self._links.pop(client, None)
         if server is not None:
             server.transport.abort()

@@ -28,7 +28,7 @@ from streamapp.saga.operations import (
     SendMessage,
     SetLeadStatus,
 )
-from streamapp.services.errors import Retryable
+from streamapp.services.errors import Rejected, Retryable
 
 TOPIC = "ai-results"
 GROUP = "streamapp"
@@ -205,7 +205,8 @@ class Service:
     ``script`` holds the outcomes to come by action and direction: a dictionary is the answer,
     an exception is raised; what is not scripted succeeds. ``before`` is awaited when a request
     has arrived, ``after`` when its effect is there but its answer on the way. Requests are
-    deduplicated by key, as real services do: ``effects`` are the keys in effect.
+    deduplicated by key, as real services do: ``effects`` are the keys in effect. What has been
+    cancelled is not created any more, as services are asked to keep it.
     """
 
     script: dict[tuple[str, Direction], deque[dict[str, Any] | BaseException]] = field(
@@ -213,6 +214,7 @@ class Service:
     )
     calls: list[Call] = field(default_factory=list)
     effects: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)
     before: Hook | None = None
     after: Hook | None = None
 
@@ -241,6 +243,8 @@ class Service:
         )
         self.calls.append(call)
         await _tell(self.before, call)
+        if direction == "forward" and call.key in self.cancelled:
+            raise Rejected("it was cancelled")
         outcomes = self.script[step.action, direction]
         outcome = outcomes.popleft() if outcomes else {"made": step.action}
         arrived = not isinstance(outcome, BaseException) or getattr(outcome, "arrived", False)
@@ -248,7 +252,8 @@ class Service:
             if direction == "forward":
                 self.effects.add(call.key)
             else:
-                self.effects.discard(json.loads(request)["forward_key"])
+                self.cancelled.add(forward_key := json.loads(request)["forward_key"])
+                self.effects.discard(forward_key)
         await _tell(self.after, call)
         if isinstance(outcome, BaseException):
             raise outcome

@@ -36,6 +36,8 @@ class WorkerProcess:
     ``DATABASE_URL`` variables reaches it.
     """
 
+    program: tuple[str, ...] = ("-m", "streamapp")  # what Python runs, before the command
+
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -56,6 +58,11 @@ class WorkerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether its process has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def _environ(self) -> dict[str, str]:
         inherited = {
             name: value
@@ -68,8 +75,7 @@ class WorkerProcess:
         """Run a command to its end in the same environment; exit code, output, errors."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "streamapp",
+            *self.program,
             *arguments,
             env=self._environ(),
             stdin=subprocess.DEVNULL,
@@ -88,7 +94,7 @@ class WorkerProcess:
         assert self._process is None or self._process.poll() is not None, "it runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streamapp", "worker"],
+                [sys.executable, *self.program, "worker"],
                 env=self._environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

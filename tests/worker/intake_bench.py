@@ -9,11 +9,20 @@ from typing import Any
 from streamapp.pipeline.orchestrator import Delivered
 from streamapp.pipeline.outcomes import Outcome, Record
 from streamapp.saga.model import Fenced
+from streamapp.worker.continuity import Continuity
 from streamapp.worker.intake import Intake
 from streamapp.worker.lanes import Bounds, Lane, Lanes, Room
 from streamapp.worker.membership import Standing
 from streamapp.worker.ownership import PartitionLease
-from tests.worker.fakes import DEADLINE, FakeEvent, FakeMembership, event, eventually, settled
+from tests.worker.fakes import (
+    DEADLINE,
+    FakeEvent,
+    FakeLog,
+    FakeMembership,
+    event,
+    eventually,
+    settled,
+)
 
 HELD = 3600.0  # seconds; a budget that is never used up
 P0 = ("ai-results", 0)
@@ -70,6 +79,7 @@ class Bench:
         self.defects: list[BaseException] = []  # of the pipeline
         self.fenced: list[bool] = []
         self.finished = 0
+        self.log, self.skips = FakeLog(), list[str]()
         self.standing = Standing.CONFIRMED
         self.raised: list[tuple[str, int]] = []
         self.lanes = Lanes(self.room, self.errors.append)
@@ -80,6 +90,7 @@ class Bench:
             table=self.table,  # type: ignore[arg-type]
             membership=self.membership,  # type: ignore[arg-type]
             new_lease=self._new_lease,
+            continuity=Continuity(self.membership, self.log.first_at, self.skips.append),
             max_unacked=max_unacked,
             on_fenced=self.fenced.append,
             on_finished=self._count,

@@ -22,6 +22,7 @@ class FakeProducer:
     hold: Callable[[Sent], bool] = lambda sent: False
     sent: list[Sent] = field(default_factory=list)
     held: list[asyncio.Future[object]] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)  # topics that do not exist (any more)
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
@@ -39,6 +40,9 @@ class FakeProducer:
         else:
             future.set_result(None)
         return future
+
+    async def missing(self, topic: str) -> bool:
+        return topic in self.gone
 
     @property
     def values(self) -> list[bytes | None]:

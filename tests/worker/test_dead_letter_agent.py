@@ -11,8 +11,9 @@ from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.model import Source
 from streamapp.storage import health
 from streamapp.storage.health import DatabaseHealth
+from streamapp.worker.continuity import Continuity
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
-from tests.worker.fakes import DEADLINE, FakeMembership, event, eventually, settled
+from tests.worker.fakes import DEADLINE, FakeLog, FakeMembership, event, eventually, settled
 from tests.worker.publishing import FakeStore
 
 TOPIC = "ai-results-dlq"
@@ -27,10 +28,12 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 class Bench:
     def __init__(self) -> None:
         self.store, self.health, self.membership = FakeStore(), DatabaseHealth(), FakeMembership()
+        self.log, self.skips = FakeLog(), list[str]()
         self.intake = DeadLetterIntake(
             self.store,  # type: ignore[arg-type]
             self.health,
             self.membership,  # type: ignore[arg-type]
+            Continuity(self.membership, self.log.first_at, self.skips.append),
         )
 
     async def accept(self, offset: int, partition: int = 0, generation: int = 1) -> None:
@@ -182,3 +185,23 @@ async def test_commits_regularly_while_the_generation_is_open() -> None:
     await settled()
     assert bench.membership.commits == [], "it would meet the group in the middle of joining"
     committing.cancel()
+
+
+async def test_letters_that_were_passed_over_come_before_those_behind_them() -> None:
+    bench = Bench()
+    bench.log.there[TOPIC, 0] = list(range(5))
+    for offset in (0, 3, 4, 1, 2, 3):
+        await bench.accept(offset)
+    assert bench.offsets == [0, 1, 2, 3]
+    assert bench.membership.seeks == [(TOPIC, 0, 1)]
+    assert await bench.committed() == {(TOPIC, 0): 4}
+
+
+async def test_a_letter_that_met_a_defect_is_not_taken_for_a_repetition() -> None:
+    bench = Bench()
+    bench.store.away = KeyError("a defect")
+    with pytest.raises(KeyError):
+        await bench.accept(0)
+    bench.store.away = None
+    await bench.accept(0)
+    assert bench.offsets == [0]

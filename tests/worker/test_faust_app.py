@@ -73,6 +73,7 @@ def app(log: Log, monkeypatch: pytest.MonkeyPatch) -> StreamApp:
     app._producer = SimpleNamespace(flush=log.awaits("flush"), buffer=SimpleNamespace())
     app.before_start = log.awaits("before_start")
     app.after_stop = log.awaits("after_stop")
+    app.settings = load({})
     return app
 
 
@@ -173,6 +174,18 @@ async def test_a_broker_that_takes_no_marks_holds_no_hand_over_up(
     assert log == ["hand_over stopping=False"]
 
 
+async def test_faust_withholds_no_record_of_our_topics(app: StreamApp) -> None:
+    await app.on_first_start()
+    offsets = app.consumer._read_offset
+    changelog = TP("streamapp-seen-changelog", 0)
+    for topic in (app.settings.input_topic, app.settings.dlq_topic, changelog.topic):
+        offsets[TP(topic, 0)] = 7
+    assert offsets[TP(app.settings.input_topic, 0)] is None
+    assert offsets[TP(app.settings.dlq_topic, 0)] is None
+    assert offsets[changelog] == 7
+    assert offsets[TP(changelog.topic, 1)] is None
+
+
 class SeekingConsumer(Consumer):
     """Delivers an event while it goes back to the committed offsets, as a conductor does."""
 
@@ -200,6 +213,7 @@ async def test_no_event_is_dropped_between_the_seek_and_the_resumption(
     monkeypatch.setattr(faust.App, "on_first_start", log.awaits("on_first_start"))
     app = StreamApp("test", broker="kafka://127.0.0.1:1", store="memory://")
     app._producer = SimpleNamespace(buffer=SimpleNamespace())
+    app.settings = load({})
     await app.on_first_start()
     queue = app.FlowControlQueue(maxsize=10, clear_on_resume=True)
     consumer = app._consumer = SeekingConsumer(log, app, queue)

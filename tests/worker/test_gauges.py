@@ -24,6 +24,7 @@ class FakeDatabase:
     def __init__(self) -> None:
         self.away: BaseException | None = None
         self.asked = 0
+        self.stuck = {"parked": 2, "given_up": 1}
 
     async def backlog(self) -> int:
         self.asked += 1
@@ -38,7 +39,7 @@ class FakeDatabase:
         ]
 
     async def fetchrow(self, query: str, group: str) -> dict[str, int]:
-        return {"parked": 2, "given_up": 1}
+        return self.stuck
 
 
 class FakeProducer:
@@ -56,7 +57,7 @@ class FakeProducer:
 
 class Bench:
     def __init__(self) -> None:
-        self.producer, self.relay = FakeProducer(), SimpleNamespace(waiting=0)
+        self.producer, self.relay = FakeProducer(), SimpleNamespace(waiting=False)
         self.metrics = Metrics(new_registry())
         self.database, self.health = FakeDatabase(), DatabaseHealth()
         self.leases: dict[tuple[str, int], Any] = {}
@@ -67,7 +68,7 @@ class Bench:
             database=self.health,
             broker=BrokerHealth(),
             producer=self.producer,
-            relays=[SimpleNamespace(waiting=0), self.relay],
+            relays=[SimpleNamespace(waiting=False), self.relay],
             membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
             intake=SimpleNamespace(leases=self.leases),
             pool=self.database,
@@ -149,13 +150,28 @@ async def test_what_the_database_tells_and_that_it_is_back(
     running.cancel()
 
 
+async def test_what_people_are_called_for_shows_in_every_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(module, "SLOW", 1_000_000)
+    bench = Bench()
+    running = asyncio.create_task(bench.gauges.run())
+    await eventually(lambda: bench.value("sagas_stuck", level="parked") == 2)
+    bench.database.stuck = {"parked": 0, "given_up": 3}
+    await eventually(lambda: bench.value("sagas_stuck", level="given_up") == 3)
+    assert bench.value("sagas_stuck", level="parked") == 0
+    assert bench.database.asked == 1, "and nothing else does"
+    running.cancel()
+
+
 @pytest.mark.parametrize("away", [KafkaConnectionError(), TimeoutError()])
 async def test_a_worker_with_nothing_to_send_hears_that_the_broker_is_back(
     monkeypatch: pytest.MonkeyPatch, away: BaseException
 ) -> None:
     monkeypatch.setattr(module, "EVERY", 0)
     bench = Bench()
-    bench.broker.report(away)
+    bench.broker.report("topic", away)
     bench.producer.away = away
     task = asyncio.create_task(bench.gauges.run())
     try:
@@ -174,8 +190,8 @@ async def test_a_worker_with_nothing_to_send_hears_that_the_broker_is_back(
 async def test_what_waits_for_the_broker_tells_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVERY", 0)
     bench = Bench()
-    bench.relay.waiting = 1
-    bench.broker.report(TimeoutError())
+    bench.relay.waiting = True
+    bench.broker.report("topic", TimeoutError())
     task = asyncio.create_task(bench.gauges.run())
     try:
         await eventually(lambda: bench.database.asked > 2)

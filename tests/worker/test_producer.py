@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import (
+    InvalidTopicError,
     KafkaConnectionError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 
 from streamapp.pipeline.dead_letter import PREFIX, dead_letter, dead_letter_headers, parse_headers
@@ -150,6 +154,42 @@ async def test_the_way_into_the_table_waits_while_the_database_is_away() -> None
     assert bench.database.available
 
 
+@pytest.mark.parametrize("error", [InvalidTopicError("bad"), TopicAuthorizationFailedError("no")])
+@pytest.mark.parametrize("refuses", ["at_once", "later"])
+async def test_a_letter_that_may_not_be_written_goes_into_the_table(
+    error: BaseException, refuses: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench, record = Bench(), letter()
+    setattr(bench.producer, refuses, lambda sent: error)
+    for _ in range(3):
+        await bench.publish(record)
+    assert [stored for stored, _ in bench.store.stored] == [record] * 3
+    assert bench.broker.available, "it takes the others"
+    assert [line.levelname for line in caplog.records] == ["ERROR"], "once a minute"
+
+
+async def test_a_letter_for_a_topic_that_does_not_exist_goes_into_the_table() -> None:
+    bench, record = Bench(), letter()
+    bench.producer.at_once = lambda sent: UnknownTopicOrPartitionError()
+    bench.producer.gone = {"dead-letters"}
+    await bench.publish(record)
+    assert [stored for stored, _ in bench.store.stored] == [record]
+
+
+async def test_a_letter_whose_topic_goes_away_under_it_goes_into_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.001)
+    bench, record = Bench(), letter()
+    bench.producer.hold = lambda sent: True
+    publishing = asyncio.create_task(bench.sink.publish(record))
+    await eventually(lambda: not bench.broker.available)
+    assert bench.store.stored == [], "the broker may be away as well"
+    bench.producer.gone = {"dead-letters"}
+    await asyncio.wait_for(publishing, DEADLINE)
+    assert [stored for stored, _ in bench.store.stored] == [record]
+
+
 @pytest.mark.parametrize("refuses", ["at_once", "later"])
 async def test_a_broker_that_is_away_is_waited_for(refuses: str) -> None:
     bench, record, tried = Bench(), letter(), list[Sent]()
@@ -179,17 +219,30 @@ def test_an_outage_of_the_broker_is_said_once_a_minute(
     assert broker.available
     caplog.set_level(logging.INFO, "streamapp.producer")
     for _ in range(120):
-        broker.report(KafkaConnectionError("no route"))
+        broker.report("topic", KafkaConnectionError("no route"))
         now += 1.0
     assert not broker.available
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "no route" in caplog.text
-    broker.report(None)
-    broker.report(None)
+    broker.report("topic", None)
+    broker.report("topic", None)
     assert broker.available
     assert len(caplog.records) == 3
-    broker.report(KafkaConnectionError("no route"))
+    broker.report("topic", KafkaConnectionError("no route"))
     assert len(caplog.records) == 4, "the next outage is said at once"
+
+
+def test_each_topic_is_away_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """One that is missing is not away and back with every record that another one takes."""
+    broker = BrokerHealth(clock=lambda: 0.0)
+    for _ in range(100):
+        broker.report("missing", KafkaConnectionError("none"))
+        broker.report("taken", None)
+    assert not broker.available
+    assert broker.away == ["missing"]
+    assert len(caplog.records) == 1
+    broker.report("missing", None)
+    assert broker.available
 
 
 async def test_the_producer_waits_for_all_replicas_and_keeps_the_order(
@@ -198,6 +251,10 @@ async def test_the_producer_waits_for_all_replicas_and_keeps_the_order(
     given: dict[str, Any] = {}
 
     class Client:
+        _message_accumulator = SimpleNamespace()
+        _sender = SimpleNamespace(_send_produce_req=None)
+        _txn_manager = None
+
         def __init__(self, **options: Any) -> None:
             given.update(options)
 
@@ -224,7 +281,12 @@ async def test_the_producer_waits_for_all_replicas_and_keeps_the_order(
     assert not future.done()
     assert given["record"] == (
         "topic",
-        {"key": None, "value": b"value", "headers": [("a", b"1"), ("a", b"2")]},
+        {
+            "key": None,
+            "value": b"value",
+            "partition": None,
+            "headers": [("a", b"1"), ("a", b"2")],
+        },
     )
     await producer.stop()
     assert given["started"] is False

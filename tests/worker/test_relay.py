@@ -14,6 +14,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 
 from streamapp.pipeline.dead_letter import dead_letter, dead_letter_headers
@@ -202,14 +203,19 @@ async def test_a_refused_row_is_set_aside_and_the_next_go_on(
     assert bench.outbox.published == [1, 3]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MessageSizeTooLargeError(), InvalidTopicError("bad"), TopicAuthorizationFailedError("no")],
+)
 @pytest.mark.parametrize("refuses", ["at_once", "later"])
-async def test_a_dead_letter_that_is_too_large_goes_into_the_table(refuses: str) -> None:
+async def test_a_dead_letter_that_is_refused_goes_into_the_table(
+    error: BaseException, refuses: str
+) -> None:
     made = dead_letter(
         Source("ai-results", 0, 5, 1), reason=Reason.STEP_REJECTED, group="g", message="no"
     )
     headers = dead_letter_headers((), made)
     bench = Bench([row(1, topic=DLQ, headers=headers), row(2, topic=DLQ)], DLQ)
-    error = MessageSizeTooLargeError()
     setattr(bench.producer, refuses, lambda sent: refuse(1, error=error).get(sent[2]))
     await bench.round()
     assert bench.store.stored == [(Record(DLQ, 0, 0, 0, b"lead", b"1", headers), made)]
@@ -393,3 +399,35 @@ async def test_a_database_outage_ends_nothing() -> None:
         assert not bench.database.available
         bench.outbox.away = None
         await eventually(lambda: bench.outbox.published == [1])
+
+
+@pytest.mark.parametrize("when", ["before", "under way"])
+async def test_dead_letters_for_a_topic_that_is_gone_go_into_the_table(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACK_WITHIN", 0.01)
+    bench = Bench([row(1, topic=DLQ), row(2, topic=DLQ)], DLQ)
+    bench.producer.gone = {DLQ}
+    if when == "before":
+        bench.producer.at_once = lambda sent: UnknownTopicOrPartitionError()
+    else:
+        bench.producer.hold = lambda sent: True
+    await bench.round()
+    assert [record.value for record, _ in bench.store.stored] == [b"1", b"2"]
+    assert bench.outbox.published == [1, 2]
+    assert not bench.relay.waiting
+
+
+async def test_replies_for_a_topic_that_is_gone_wait_for_it() -> None:
+    bench = Bench([row(1), row(2)])
+    bench.producer.gone = {OUTBOUND}
+    bench.producer.at_once = lambda sent: UnknownTopicOrPartitionError()
+    await bench.round()
+    assert bench.outbox.published == []
+    assert not bench.outbox.failed
+    assert bench.relay.waiting
+    assert bench.broker.away == [OUTBOUND]
+    bench.producer.at_once = lambda sent: None
+    await bench.round()
+    assert bench.outbox.published == [1, 2]
+    assert bench.broker.available

@@ -247,3 +247,25 @@ async def test_sigterm_finishes_what_it_can_and_leaves_the_rest(
     assert await rows(stage, "SELECT status FROM sagas") == [("COMPLETED",)]
     assert len(orders.keys) == 2
     assert len(set(orders.keys)) == 1, "repeated under the same key"
+
+
+async def test_records_that_faust_loses_are_fetched_again(stage: Stage) -> None:
+    stage.create_topics(4)
+    worker = stage.worker()
+    worker.program = ("-m", "tests.worker.losing_faust")
+    await running(worker)
+    settings = load(stage.environment)
+    made = job("lost", messages=400, leads=50, duplicates=0.1, seed=3)
+    bad = [(b"bad", b"no JSON %d" % number) for number in range(60)]
+    await send(settings, [*made.records, *bad])
+    await wait_until_done(settings, within=WITHIN * 2)
+
+    async def all_letters() -> bool:
+        return len(await rows(stage, "SELECT 1 FROM dead_letter_queue")) == len(bad)
+
+    await until_async(all_letters)
+    await check_done_once(settings, made, killed=False, letters=len(bad))
+    metrics = await worker.metrics()
+    assert metrics["streamapp_deliveries_skipped_total"][(settings.input_topic,)] >= 4
+    assert metrics["streamapp_deliveries_skipped_total"][(settings.dlq_topic,)] >= 1
+    assert await worker.stop() == 0
