@@ -23,6 +23,7 @@ from tests.worker.conftest import Stage
 
 HOUR = 3600.0
 STEPS = pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+WAITING = "SELECT attempts FROM saga_steps WHERE status = 'WAITING' AND due_at IS NOT NULL"
 # Far below the hour; reached only by a test that fails.
 WITHIN = 60.0
 
@@ -182,7 +183,11 @@ async def test_an_order_that_waits_while_its_worker_is_killed(
     orders.works = False
     made = alone("waits")
     await send(worker.settings, made.records)
-    await until(lambda: len(orders.requests) == 2)
+
+    async def waits() -> bool:
+        return await rows(stage, WAITING) == [(1,)]
+
+    await until_async(waits)
     worker.kill()
     clock.set(step)
     asked = len(orders.requests)
