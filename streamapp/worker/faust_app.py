@@ -81,6 +81,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         topics = (self.settings.input_topic, self.settings.dlq_topic)
         self.consumer._read_offset = ReadOffsets(topics)
         self._watch_polls()
+        self._end_thread_in_any_case()
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
 
@@ -95,6 +96,22 @@ class StreamApp(faust.App):  # type: ignore[misc]
             return records, active
 
         self.consumer._wait_next_records = watched
+
+    def _end_thread_in_any_case(self) -> None:
+        """aiokafka's consumer breaks its own stop off with a cancellation when a fetch waits for a
+        broker that is away just then. Faust's thread would die of it without telling, and the
+        worker wait for the thread for ever. The process is about to end: what is not closed in
+        order is closed by that."""
+        thread = self.consumer._thread
+        stop = thread.on_thread_stop
+
+        async def stopped() -> None:
+            try:
+                await stop()
+            except asyncio.CancelledError:
+                log.info("the consumer did not stop in order, as the broker is away")
+
+        thread.on_thread_stop = stopped
 
     async def _before_seek(self, _: Any, **__: Any) -> None:
         """After a rebalance Faust goes back to the committed offsets, and only then empties the

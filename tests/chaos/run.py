@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +100,7 @@ class Run:
             asyncio.create_task(watch.run()),
         ]
         try:
-            seconds = await self._break(stream, saboteur)
+            seconds = await self._break(stream, saboteur, background)
             self.tell(f"faults and stream are over: {len(traffic.sent)} records were sent")
             left = await wait_until_settled(cluster, PATIENCE)
             self.tell(f"not settled: {left}" if left else "everything has come to its end")
@@ -123,18 +123,35 @@ class Run:
         report.waited = stream.waited
         return report
 
-    async def _break(self, stream: Stream, saboteur: Saboteur) -> float:
-        """Send and break until both are through; gives the seconds that it took."""
+    async def _break(
+        self, stream: Stream, saboteur: Saboteur, background: Collection[asyncio.Task[None]]
+    ) -> float:
+        """Send and break until both are through; gives the seconds that it took. Raises what
+        ends a task that should have run on."""
         began = self.clock()
         until = began + self.options.seconds
         sending = asyncio.create_task(stream.run(math.inf))
+        breaking = asyncio.create_task(self._carry_out_faults(saboteur, until))
         try:
-            await saboteur.run(self.options.faults, began + OVERTIME * self.options.seconds)
-            await asyncio.wait({sending}, timeout=max(0.0, until - self.clock()))
+            await asyncio.wait(
+                {sending, breaking, *background}, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in (sending, *background):
+                if task.done():
+                    task.result()
+                    raise RuntimeError("a task of the run itself came to an end")
+            await breaking
         finally:
+            breaking.cancel()
             stream.end()
         await sending
         return self.clock() - began
+
+    async def _carry_out_faults(self, saboteur: Saboteur, until: float) -> None:
+        """All faults, and the quiet time that may be left after them."""
+        late = until + (OVERTIME - 1) * self.options.seconds
+        await saboteur.run(self.options.faults, late)
+        await asyncio.sleep(max(0.0, until - self.clock()))
 
     def _shows_nothing(
         self, saboteur: Saboteur, stream: Stream, seconds: float, report: Report

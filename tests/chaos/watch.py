@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from streamapp.settings import Settings
+
+log = logging.getLogger(__name__)
 
 LOOK = 0.5  # seconds between looks
 _WITHIN = 5.0  # seconds for one question; an outage is nothing to wait for
@@ -48,8 +50,9 @@ class Watch:
         while True:
             try:
                 await self._watch()
-            except (KafkaError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                self._before = None
+            except Exception as error:  # the clients raise all sorts of things in an outage
+                log.warning("not seen: %r", error)
+            self._before = None
             await asyncio.sleep(LOOK)
 
     async def _watch(self) -> None:
@@ -71,7 +74,8 @@ class Watch:
                 await asyncio.sleep(LOOK)
         finally:
             connection.terminate()
-            await admin.close()
+            async with asyncio.timeout(_WITHIN):
+                await admin.close()
 
     async def _owners(self, connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, Owner]:
         settings = self._settings

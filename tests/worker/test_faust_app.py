@@ -186,6 +186,17 @@ async def test_faust_withholds_no_record_of_our_topics(app: StreamApp) -> None:
     assert offsets[TP(changelog.topic, 1)] is None
 
 
+async def test_a_consumer_that_breaks_its_stop_off_lets_its_thread_end(app: StreamApp) -> None:
+    async def stop() -> None:
+        fetch = asyncio.create_task(asyncio.sleep(DEADLINE))
+        fetch.cancel()
+        await fetch  # as aiokafka's fetcher does with one that waits for a broker
+
+    app.consumer._thread._consumer = SimpleNamespace(stop=stop)
+    await app.on_first_start()
+    await app.consumer._thread.on_thread_stop()
+
+
 class SeekingConsumer(Consumer):
     """Delivers an event while it goes back to the committed offsets, as a conductor does."""
 
