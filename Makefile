@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: install demo test check kafka-test chaos settings lock clean
+.PHONY: install demo test check crash-test kafka-test chaos mutants settings lock clean
 
 install: $(READY)
 
@@ -22,7 +22,11 @@ demo: $(READY)
 
 # Fast tests: no root, no Docker, no Java.
 test: $(READY)
-	$(BIN)/python -m pytest tests --ignore=tests/kafka $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/kafka --ignore=tests/crash --ignore=tests/faults $(ARGS)
+
+# Kills at every crash point, and faults of database, services, disk and clock; no Java.
+crash-test: $(READY)
+	STREAMAPP_TEST_CRASH=all $(BIN)/python -m pytest tests/crash tests/faults $(ARGS)
 
 # Tests on Apache Kafka itself; needs Java 17 and Maven.
 kafka-test: $(READY)
@@ -31,6 +35,10 @@ kafka-test: $(READY)
 # Breaks everything at random and counts what was lost; needs Java 17 and Maven.
 chaos: $(READY)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+# Breaks the code on purpose, patch by patch, and shows that the named tests notice.
+mutants: $(READY)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

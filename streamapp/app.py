@@ -11,7 +11,7 @@ import faust
 from streamapp.resilience import crash_points
 from streamapp.settings import Settings, load
 from streamapp.web.routes import install
-from streamapp.worker.faust_app import MAX_POLL_INTERVAL, StreamApp, StreamWorker
+from streamapp.worker.faust_app import MAX_POLL_INTERVAL, METADATA_MAX_AGE, StreamApp, StreamWorker
 from streamapp.worker.runtime import Runtime
 from streamapp.worker.startup import StartRefused, check_start
 from streamapp.worker.state_directory import StateDirectory, StateRefused
@@ -44,9 +44,13 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         stream_processing_timeout=MAX_POLL_INTERVAL,
         broker_commit_livelock_soft_timeout=MAX_POLL_INTERVAL,
         consumer_auto_offset_reset="earliest",
+        # A topic that was deleted and made again is read again only after a look at this age.
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE,
         producer_linger=0.05,
         # A full partition of dead letters may be as large as the broker takes.
         consumer_max_fetch_size=4 * 1024 * 1024,
+        # A backlog is fetched in megabytes; this many records of it become objects at a time.
+        broker_max_poll_records=500,
         web_tables_enabled=settings.faust_pages,
         web_router_enabled=settings.faust_pages,
         web_bind=settings.web_host,
@@ -54,8 +58,7 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         debug=False,
         Worker=StreamWorker,
     )
-    if settings.crash_point is not None:
-        crash_points.kill_at(*crash_points.parse(settings.crash_point))
+    crash_points.arm_for(settings.crash_point)
     app.settings = settings
     if settings.web_port == 0:
         app.boot_strategy.enable_web = False  # the command line's default overrules the setting
@@ -97,12 +100,14 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
     @app.agent(raw(settings.input_topic), name="ai-results")  # type: ignore[untyped-decorator]
     async def ai_results(stream: faust.Stream) -> None:
         """Turns AI results into finished work."""
+        app.queues[settings.input_topic] = stream.channel.queue
         async for event in stream.noack().events():
             await runtime.accept(event)
 
     @app.agent(raw(settings.dlq_topic), name="dead-letters")  # type: ignore[untyped-decorator]
     async def dead_letters(stream: faust.Stream) -> None:
         """Keeps the table of dead letters."""
+        app.queues[settings.dlq_topic] = stream.channel.queue
         async for event in stream.noack().events():
             await runtime.accept_dead_letter(event)
 

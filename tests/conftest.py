@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -14,7 +15,10 @@ from streamapp.demo.guardian import Guardian
 from streamapp.demo.kafka import EmbeddedKafka
 from streamapp.demo.postgres import EmbeddedPostgres
 
-_TEMPLATE = "migrated"
+# Address of a running server that has a database of this name already: many short runs of pytest
+# need not start one each (``tests.mutants``).
+SERVER = "TEST_POSTGRES"
+TEMPLATE = "migrated"
 _numbers = count(1)
 
 
@@ -34,41 +38,49 @@ def postgres(guardian: Guardian) -> EmbeddedPostgres:
 
 
 @pytest.fixture(scope="session")
-def postgres_dsn(postgres: EmbeddedPostgres) -> str:
+def postgres_dsn(request: pytest.FixtureRequest) -> str:
     """Address of the shared server's empty default database."""
-    return postgres.dsn()
+    if given := os.environ.get(SERVER):
+        return given
+    server: EmbeddedPostgres = request.getfixturevalue("postgres")
+    return server.dsn()
 
 
 @pytest.fixture(scope="session")
-def _template(postgres: EmbeddedPostgres, postgres_dsn: str) -> str:
+def _template(postgres_dsn: str) -> str:
     """A database with all migrations applied, which others are copied from."""
+    if SERVER not in os.environ:
+        # In a thread: the test runner's own event loop may be running here.
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(asyncio.run, create_template(postgres_dsn)).result()
+    return TEMPLATE
+
+
+async def create_template(postgres_dsn: str) -> None:
     from streamapp.storage.migrations import upgrade
 
-    async def create() -> None:
-        connection = await asyncpg.connect(postgres_dsn)
-        try:
-            await connection.execute(f"create database {_TEMPLATE}")
-        finally:
-            await connection.close()
-        await upgrade(postgres.dsn(_TEMPLATE))
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+        await connection.execute(f"create database {TEMPLATE}")
+    finally:
+        await connection.close()
+    await upgrade(_beside(postgres_dsn, TEMPLATE))
 
-    # In a thread: the test runner's own event loop may be running here.
-    with ThreadPoolExecutor(1) as executor:
-        executor.submit(asyncio.run, create()).result()
-    return _TEMPLATE
+
+def _beside(postgres_dsn: str, name: str) -> str:
+    """Address of another database of the same server."""
+    return f"{postgres_dsn.rpartition('/')[0]}/{name}"
 
 
 @pytest.fixture
-async def database(
-    postgres: EmbeddedPostgres, postgres_dsn: str, _template: str
-) -> AsyncIterator[str]:
+async def database(postgres_dsn: str, _template: str) -> AsyncIterator[str]:
     """Address of a fresh, migrated database of this test's own."""
-    name = f"test_{next(_numbers)}"
+    name = f"test_{os.getpid()}_{next(_numbers)}"
     connection = await asyncpg.connect(postgres_dsn)
     try:
         await connection.execute(f"create database {name} template {_template}")
         try:
-            yield postgres.dsn(name)
+            yield _beside(postgres_dsn, name)
         finally:
             await connection.execute(f"drop database if exists {name} with (force)")
     finally:

@@ -12,7 +12,8 @@ from streamapp.actions.capabilities import EMAIL, ORDER
 from streamapp.actions.executors import CANCELLATION_REASON
 from streamapp.saga.ids import row_id
 from streamapp.services.email import MAX_CONNECTIONS
-from streamapp.services.errors import NothingThere
+from streamapp.services.errors import NothingThere, Retryable
+from streamapp.services.excerpt import excerpt
 from streamapp.services.http import HttpRejected
 
 # A call begins up to two seconds after the commit of its STARTED (protocol, 1).
@@ -37,6 +38,12 @@ class MailSender(Protocol):
 def _encode(value: Mapping[str, Any]) -> bytes:
     # The standard library's: a quantity may be a whole number beyond 64 bits.
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _error_in(answer: Mapping[str, Any]) -> str:
+    """What an answer of success says of an error, for an error's text."""
+    error = answer.get("error")
+    return f": {excerpt(str(error))}" if error else ""
 
 
 class OrderService(ExternalExecutor):
@@ -72,8 +79,13 @@ class OrderService(ExternalExecutor):
         )
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        """Create the order. An answer of success that names no order is none that can be used,
+        and no refusal either: the order may exist, so it is asked for again under its key."""
         answer = await self._http.post("/orders", request, key=context.key)
-        return {"order_id": answer.get("order_id")}
+        order_id = answer.get("order_id")
+        if isinstance(order_id, bool) or not isinstance(order_id, str | int) or order_id == "":
+            raise Retryable(f"order: the answer names no order{_error_in(answer)}", in_doubt=True)
+        return {"order_id": order_id}
 
     def compensation_request(
         self, context: StepContext, forward_key: str, output: Mapping[str, Any] | None
@@ -82,15 +94,23 @@ class OrderService(ExternalExecutor):
 
     async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
         """Cancel the order. Raises ``NothingThere`` for a 404: the saga decides whether an
-        earlier request may still be on its way."""
+        earlier request may still be on its way.
+
+        An answer of success with an ``error`` inside, or with ``cancelled: false``, is none: an
+        order that may stand must not be told to be cancelled.
+        """
         creation_key = json.loads(request)["creation_key"]
         path = f"/orders/{quote(creation_key, safe='')}/cancel"
         try:
-            await self._http.post(path, request, key=context.key)
+            answer = await self._http.post(path, request, key=context.key)
         except HttpRejected as error:
             if error.status == _NOT_FOUND:
                 raise NothingThere(str(error)) from error
             raise
+        if answer.get("error") or answer.get("cancelled") is False:
+            raise Retryable(
+                f"order: the answer tells of no cancellation{_error_in(answer)}", in_doubt=True
+            )
         return {"cancelled": True}
 
 

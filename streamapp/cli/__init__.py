@@ -20,8 +20,8 @@ OWN = {
     "doctor": ("streamapp.cli.doctor", "Check whether a worker could start."),
     "explain": ("streamapp.cli.explain", "Tell what messages would lead to, and why."),
     "send": ("streamapp.cli.send", "Send JSON lines to the input topic."),
-    "dlq": ("streamapp.cli.dlq", "Look at dead letters."),
-    "sagas": ("streamapp.cli.sagas", "Look at sagas, try a stuck one again."),
+    "dlq": ("streamapp.cli.dlq", "Look at dead letters, send them again."),
+    "sagas": ("streamapp.cli.sagas", "Look at sagas, resume or resolve stuck ones."),
     "circuits": ("streamapp.cli.circuits", "Look at a worker's circuits."),
 }
 FAUST = {

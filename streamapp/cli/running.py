@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import click
 import orjson
 
+from streamapp.resilience import crash_points
 from streamapp.settings import Settings, SettingsError, load
 from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.faults import DATABASE_ERRORS
@@ -19,9 +22,40 @@ T = TypeVar("T")
 
 _DATABASE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
 
+
+class _Name(click.ParamType):
+    """A text of 1 to 256 characters that can be shown."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip()
+        if not (1 <= len(text) <= 256 and text.isprintable()):
+            self.fail("must be 1 to 256 printable characters", param, ctx)
+        return text
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit_option = click.option(
     "--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="At most so many."
+)
+
+
+def _user() -> str:
+    """The person at the shell, as the operating system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, in a container
+        return f"uid {os.getuid()}"
+
+
+by_option = click.option(
+    "--by",
+    "actor",
+    default=_user,
+    show_default="the user of the operating system",
+    type=_Name(),
+    help="Who asks for it, for the audit log.",
 )
 
 
@@ -40,9 +74,11 @@ class WrongSetting(click.ClickException):
 def load_settings() -> Settings:
     """The settings of the environment. Raises ``WrongSetting``."""
     try:
-        return load()
+        settings = load()
     except SettingsError as error:
         raise WrongSetting(str(error)) from None
+    crash_points.arm_for(settings.crash_point)
+    return settings
 
 
 def run(call: Coroutine[Any, Any, T]) -> T:

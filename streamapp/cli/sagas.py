@@ -1,4 +1,4 @@
-"""``streamapp sagas``: what the journal knows, and trying a stuck one again."""
+"""``streamapp sagas``: what the journal knows, and what is asked for a stuck one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from streamapp.cli.running import (
     Failed,
+    by_option,
     json_option,
     limit_option,
     load_settings,
@@ -19,7 +20,8 @@ from streamapp.cli.running import (
 from streamapp.saga.model import SagaStatus
 from streamapp.settings import Settings
 from streamapp.storage.connection import Pool
-from streamapp.storage.unfinished import UnfinishedSagas
+from streamapp.storage.operations import Refused
+from streamapp.storage.requests import Asked, RequestKind, SagaRequests
 
 
 @click.group()
@@ -30,15 +32,29 @@ def sagas() -> None:
 @sagas.command("list")
 @click.option("--status", type=click.Choice([status.value for status in SagaStatus]))
 @click.option("--lead", "lead_id", help="Of this lead only.")
+@click.option(
+    "--stuck",
+    is_flag=True,
+    help="STUCK ones, with the time of their next try; those that wait for a person first.",
+)
 @limit_option
 @json_option
-def list_(status: str | None, lead_id: str | None, limit: int, as_json: bool) -> None:
+def list_(status: str | None, lead_id: str | None, stuck: bool, limit: int, as_json: bool) -> None:
     """Sagas, the most recently changed first."""
-    rows = run(query(load_settings(), lambda q: q.sagas(status, lead_id, limit)))
+    if stuck and status is not None:
+        raise click.UsageError("--stuck and --status exclude each other")
+    settings = load_settings()
+    if stuck:
+        rows = run(query(settings, lambda q: q.stuck_sagas(lead_id, limit)))
+    else:
+        rows = run(query(settings, lambda q: q.sagas(status, lead_id, limit)))
     if as_json:
         print_json(rows)
         return
+    columns: tuple[str, ...]
     columns = ("processing_id", "run", "status", "lead_id", "handler", "reason", "updated_at")
+    if stuck:
+        columns = ("processing_id", "level", "resume_at", "stuck_retries", "reason", "error")
     print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
@@ -61,21 +77,51 @@ def show(processing_id: str, as_json: bool) -> None:
 
 @sagas.command()
 @click.argument("processing_id")
+@by_option
 @json_option
-def resume(processing_id: str, as_json: bool) -> None:
-    """Ask the worker that owns a STUCK saga to try it again, soon and in its lead's turn."""
-    asked = run(_request_resume(load_settings(), processing_id))
-    if not asked:
-        raise Failed(f"there is no stuck saga {processing_id!r}")
+def resume(processing_id: str, actor: str, as_json: bool) -> None:
+    """Ask the worker that owns a STUCK saga to try it again, soon and in its lead's turn.
+
+    What became of it shows in `sagas show`: a saga that is not STUCK any more by then is left
+    alone.
+    """
+    asked = run(_ask(load_settings(), RequestKind.RESUME, processing_id, actor, None))
+    _tell(asked, "will be tried again", as_json)
+
+
+@sagas.command()
+@click.argument("processing_id")
+@click.option("--reason", required=True, help="Why nothing is left to do for this saga.")
+@by_option
+@json_option
+def resolve(processing_id: str, reason: str, actor: str, as_json: bool) -> None:
+    """End a STUCK saga by your word: what it left is dealt with otherwise.
+
+    The worker that owns it marks it RESOLVED, and its dead letter with it. It is not run again.
+    """
+    asked = run(_ask(load_settings(), RequestKind.RESOLVE, processing_id, actor, reason))
+    _tell(asked, "will be resolved", as_json)
+
+
+def _tell(asked: Asked, what: str, as_json: bool) -> None:
     if as_json:
-        print_json({"processing_id": processing_id, "requested": True})
-    else:
-        click.echo(f"{processing_id}: will be tried again by the worker that owns its partition")
+        print_json(asked.to_json())
+        return
+    repeated = ", as was asked for already" if asked.repeated else ""
+    click.echo(
+        f"{asked.processing_id}: {what} by the worker that owns its partition{repeated} "
+        f"(request {asked.request_id})"
+    )
 
 
-async def _request_resume(settings: Settings, processing_id: str) -> bool:
-    async def ask(pool: Pool) -> bool:
-        unfinished = UnfinishedSagas(pool, settings.consumer_group, settings.input_topic)
-        return await unfinished.request_resume(processing_id)
+async def _ask(
+    settings: Settings, kind: RequestKind, processing_id: str, actor: str, reason: str | None
+) -> Asked:
+    async def ask(pool: Pool) -> Asked:
+        requests = SagaRequests(pool, settings.consumer_group, settings.input_topic)
+        return await requests.ask(kind, processing_id, actor, reason)
 
-    return await with_pool(settings, ask)
+    try:
+        return await with_pool(settings, ask)
+    except Refused as error:
+        raise Failed(str(error)) from None

@@ -220,7 +220,7 @@ def _ready(status: Path, pid: int) -> bool:
         lines = status.read_text().splitlines()
     except OSError:
         return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
 
 def _open_to_others(package: Path) -> bool:

@@ -34,7 +34,7 @@ INTENTS = frozenset(
 LEAD_STATES = frozenset(
     {"none", "new", "contacted", "qualified", "needs_review", "negotiation", "won", "lost"}
 )
-SAGA_STATUSES = frozenset({"COMPLETED", "COMPENSATED", "STUCK"})
+SAGA_STATUSES = frozenset({"COMPLETED", "COMPENSATED", "STUCK", "RESOLVED"})
 STEP_STATUSES = frozenset({"done", "failed"})
 CHANNELS = frozenset({"whatsapp"})
 TIERS = frozenset({"rocksdb", "postgresql"})
@@ -135,7 +135,10 @@ class Metrics:
         )
         self.sagas_finished = counter("sagas_finished", "Runs that ended, by status.", "status")
         self.sagas_stuck = gauge(
-            "sagas_stuck", "Sagas that are parked, or that a person has to resume.", "level"
+            "sagas_stuck",
+            "STUCK sagas of the consumer group, by what they wait for: the next try (parked) or a"
+            " person (given_up). Each worker shows all of them.",
+            "level",
         )
         self.dlq_messages = counter("dlq_messages", "Dead letters written.", "reason")
         self.dlq_unresolved = gauge("dlq_unresolved", "Dead letters not resolved.", "reason")

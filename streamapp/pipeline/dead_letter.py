@@ -1,7 +1,8 @@
 """The headers of a dead letter: what went wrong, written so that a program can read it back.
 
 Key and value of a dead letter are the record's own bytes. Its own headers are kept, ours
-(``__streamapp.errors.*``, UTF-8 text) are added; older ones of ours are replaced.
+(``__streamapp.errors.*``, UTF-8 text) are added; older ones of ours are replaced, and those of a
+redrive (``pipeline.redrive``) are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from streamapp.saga.model import Source
 
 PREFIX = "__streamapp.errors."
 REDRIVE_PREFIX = "__streamapp.redrive."
+FROM_SAGA = "saga"  # stands for the exception's name where a saga failed and no code raised
+NO_RUN = -1  # stands for the run of a message that never had one
 MAX_MESSAGE = 2048  # bytes
 MAX_STACKTRACE = 8192  # bytes
 MAX_NAME = 256  # characters of an id or a name
@@ -31,6 +34,9 @@ class DeadLetter:
 
     ``source`` is the record whose delivery failed, ``origin`` the one in which the message came
     first: they differ after a redrive. ``action`` is empty when the whole record failed.
+    ``has_saga``: the message has a saga, which stood at ``run`` (0 where there is none).
+    ``redrive`` is the id of the redrive that failed, which is that of the letter it answered, else
+    empty.
     ``attempts`` counts deliveries or calls, at least 1; the times are those of the first and the
     last of them.
     """
@@ -42,6 +48,8 @@ class DeadLetter:
     processing_id: str | None
     action: str
     run: int
+    has_saga: bool
+    redrive: str
     reason: Reason
     exception: str
     message: str
@@ -49,6 +57,11 @@ class DeadLetter:
     attempts: int
     first_attempt_at: datetime | None
     last_attempt_at: datetime | None
+
+    @property
+    def rank(self) -> int:
+        """What makes a letter newer than another one of its message: the run it tells of."""
+        return self.run if self.has_saga else NO_RUN
 
 
 def dead_letter(
@@ -61,22 +74,31 @@ def dead_letter(
     processing_id: str | None = None,
     action: str = "",
     run: int = 0,
+    has_saga: bool = False,
+    redrive: str = "",
     exception: str = "",
     stacktrace: str = "",
     attempts: int = 1,
     first_attempt_at: datetime | None = None,
     last_attempt_at: datetime | None = None,
 ) -> DeadLetter:
-    """A letter with its deterministic id: first source, action, run (protocol, 5)."""
+    """A letter with its deterministic id: first source, action, run, redrive (protocol, 5).
+
+    Within a redrive, what failed before the run began is another failure than the run's own.
+    """
     first = origin or source
+    has_saga = has_saga or run > 0
+    counted = run if has_saga or not redrive else NO_RUN
     return DeadLetter(
-        id=dead_letter_id(first.position, first.timestamp_ms, action, run),
+        id=dead_letter_id(first.position, first.timestamp_ms, action, counted, redrive),
         source=source,
         origin=first,
         group=group,
         processing_id=processing_id,
         action=action,
         run=run,
+        has_saga=has_saga,
+        redrive=redrive,
         reason=reason,
         exception=exception,
         message=message,
@@ -108,7 +130,7 @@ def dead_letter_headers(original: Headers, letter: DeadLetter) -> Headers:
         "offset": str(letter.source.offset),
         "timestamp": str(letter.source.timestamp_ms),
         "group": letter.group,
-        "origin": f"{letter.origin.position}:{letter.origin.timestamp_ms}",
+        "origin": origin_text(letter.origin),
         "processing_id": letter.processing_id or "",
         "action": letter.action,
         "run": str(letter.run),
@@ -119,10 +141,18 @@ def dead_letter_headers(original: Headers, letter: DeadLetter) -> Headers:
         "attempts": str(letter.attempts),
         "first_attempt_at": _to_text(letter.first_attempt_at),
         "last_attempt_at": _to_text(letter.last_attempt_at),
+        "has_saga": "true" if letter.has_saga else "false",
+        "redrive": letter.redrive,
     }
-    kept = tuple((name, value) for name, value in original if not name.startswith(PREFIX))
-    return kept + tuple(
+    return own_headers(original) + tuple(
         (PREFIX + name, text.encode(errors="replace")) for name, text in fields.items()
+    )
+
+
+def own_headers(headers: Headers) -> Headers:
+    """The record's own headers: those that neither an error nor a redrive added."""
+    return tuple(
+        (name, value) for name, value in headers if not name.startswith((PREFIX, REDRIVE_PREFIX))
     )
 
 
@@ -140,6 +170,9 @@ def parse_headers(headers: Headers) -> DeadLetter | None:
     texts = {name.removeprefix(PREFIX): value for name, value in headers if name.startswith(PREFIX)}
     try:
         text = {name: (value or b"").decode() for name, value in texts.items()}
+        run = _integer(text["run"], 0, _MAX_INT)
+        # Letters of older versions do not say it; those of sagas can be told all the same.
+        has_saga = text.get("has_saga") or str(run > 0 or text.get("exception") == FROM_SAGA)
         return DeadLetter(
             id=_name(text["id"]),
             source=_source(text["topic"], text["partition"], text["offset"], text["timestamp"]),
@@ -147,7 +180,9 @@ def parse_headers(headers: Headers) -> DeadLetter | None:
             group=text.get("group", ""),
             processing_id=_name(text["processing_id"]) if text.get("processing_id") else None,
             action=_name(text["action"]) if text.get("action") else "",
-            run=_integer(text["run"], 0, _MAX_INT),
+            run=run,
+            has_saga=has_saga.lower() == "true",
+            redrive=_name(text["redrive"]) if text.get("redrive") else "",
             reason=Reason(text["reason"]),
             exception=text.get("exception", ""),
             message=_head(text.get("message", ""), MAX_MESSAGE),
@@ -160,9 +195,13 @@ def parse_headers(headers: Headers) -> DeadLetter | None:
         return None
 
 
+def source_of(record: Record) -> Source:
+    return Source(record.topic, record.partition, record.offset, record.timestamp_ms)
+
+
 def origin_of(record: Record) -> Source:
     """The record in which this message came first: named by a redriven record, else itself."""
-    own = Source(record.topic, record.partition, record.offset, record.timestamp_ms)
+    own = source_of(record)
     headers = dict(record.headers)
     origin = headers.get(PREFIX + "origin")
     if origin is None or not any(name.startswith(REDRIVE_PREFIX) for name in headers):
@@ -171,6 +210,10 @@ def origin_of(record: Record) -> Source:
         return _origin(origin.decode())
     except ValueError:
         return own
+
+
+def origin_text(origin: Source) -> str:
+    return f"{origin.position}:{origin.timestamp_ms}"
 
 
 def _origin(text: str) -> Source:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import Any
 
 from streamapp.pipeline import json_document
+from streamapp.pipeline.dead_letter import origin_of
 from streamapp.pipeline.outcomes import Record
 from streamapp.saga.model import Message
 
@@ -79,7 +80,7 @@ class AIResult:
 @dataclass(frozen=True, slots=True)
 class AIError:
     """A valid error report of the AI. ``processing_id`` is its identity: of the event where it
-    has an id, else of the record."""
+    has an id, else of the record in which it came first."""
 
     processing_id: str
     lead_id: str
@@ -172,7 +173,7 @@ def _error(body: dict[str, Any], key: bytes | None, identity: str) -> AIError:
 
 
 def _error_identity(document: dict[str, Any], record: Record) -> str:
-    return _identity(_optional_id(document, "event_id") or record.position)
+    return _identity(_optional_id(document, "event_id") or origin_of(record).position)
 
 
 def _identity(event: str) -> str:
@@ -185,7 +186,7 @@ def _identity(event: str) -> str:
 
 def _readable_id(document: dict[str, Any], body: Any, record: Record) -> str | None:
     if document.get("event_type") == ERROR:
-        return _identity(_id_if_any(document.get("event_id")) or record.position)
+        return _identity(_id_if_any(document.get("event_id")) or origin_of(record).position)
     return _id_if_any(body.get("processing_id")) if type(body) is dict else None
 
 

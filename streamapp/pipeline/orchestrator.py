@@ -16,22 +16,25 @@ from streamapp.actions.registry import ActionRegistry
 from streamapp.intents.base import Thresholds
 from streamapp.intents.registry import Registry
 from streamapp.pipeline.dead_letter import (
+    NO_RUN,
     dead_letter,
     dead_letter_headers,
     describe,
     origin_of,
+    source_of,
 )
 from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Outcome, Reason, Record
 from streamapp.pipeline.ports import DeadLetterSink, PipelineObserver, Seen, Tenants
+from streamapp.pipeline.redrive import Redrive, redrive_of
 from streamapp.saga.executor import SagaExecutor
+from streamapp.saga.letters import first_source
 from streamapp.saga.model import (
     Fenced,
     Message,
     Plan,
     SagaState,
     SagaStatus,
-    Source,
     WriteRefused,
 )
 from streamapp.saga.parking import Lease, Parking
@@ -122,23 +125,36 @@ class Pipeline:
                 record, Reason.INVALID_PAYLOAD, input_, input_.processing_id
             )
         try:
+            redrive = redrive_of(record.headers)
+            if redrive is not None:
+                ended = await self._redriven(record, input_.processing_id, redrive, lease, parking)
+                if ended is not None:
+                    return ended
             if isinstance(input_, AIResult):
-                return await self._result(record, input_, lease, parking)
-            return await self._error(record, input_, lease, parking)
+                return await self._result(record, input_, redrive, lease, parking)
+            return await self._error(record, input_, redrive, lease, parking)
         except Fenced:
             raise
         except Exception as error:
             # A defect of ours is not the next message's problem: the record goes where people
             # look, and a saga that it left RUNNING is found again as an orphan.
             self._observer.defect("pipeline", error)
-            return await self._dead_letter(record, Reason.HANDLER_ERROR, error, None)
+            return await self._dead_letter(
+                record, Reason.HANDLER_ERROR, error, input_.processing_id
+            )
 
     async def _result(
-        self, record: Record, result: AIResult, lease: Lease, parking: Parking
+        self,
+        record: Record,
+        result: AIResult,
+        redrive: Redrive | None,
+        lease: Lease,
+        parking: Parking,
     ) -> Delivered:
-        known = self._known(record.partition, result.processing_id)
+        known = self._known(record.partition, result.processing_id) if redrive is None else None
         if known is not None:
             return await self._repetition(record, result, known)
+        run = _next_run(redrive)
         tenant_id = await self._tenants.resolve(
             result.lead_id, result.business_id, result.tenant_id
         )
@@ -153,16 +169,21 @@ class Pipeline:
         milliseconds = result.processing_time_ms
         self._observer.understood(message, None if milliseconds is None else milliseconds / 1000)
         try:
-            plan = self._plan(message, result.suggested_actions)
+            plan = self._plan(message, result.suggested_actions, run)
         except Exception as error:
             self._observer.defect("handler", error)
             return await self._dead_letter(
                 record, Reason.HANDLER_ERROR, error, result.processing_id
             )
-        return await self._saga(record, message, result.payload_hash, plan, lease, parking)
+        return await self._saga(record, message, result.payload_hash, plan, run, lease, parking)
 
     async def _error(
-        self, record: Record, error: AIError, lease: Lease, parking: Parking
+        self,
+        record: Record,
+        error: AIError,
+        redrive: Redrive | None,
+        lease: Lease,
+        parking: Parking,
     ) -> Delivered:
         """An ``ai.error`` is a message whose only action is a row in the lead's history."""
         message = Message(
@@ -175,13 +196,12 @@ class Pipeline:
             entities={},
             text="",
         )
-        known = self._known(record.partition, message.processing_id)
-        if known is not None:
+        if redrive is None and self._known(record.partition, message.processing_id) is not None:
             return Delivered(Outcome.DUPLICATE)
         plan = plan_for_error(error.error_type, error.error_message)
         # The event's id alone decides what is the same event.
         identity = sha256(error.processing_id.encode()).digest()
-        return await self._saga(record, message, identity, plan, lease, parking)
+        return await self._saga(record, message, identity, plan, _next_run(redrive), lease, parking)
 
     def _known(self, partition: int, processing_id: str) -> bytes | None:
         """Ask the local table. One that fails knows nothing: the claim finds duplicates too."""
@@ -193,7 +213,7 @@ class Pipeline:
         self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
         return known
 
-    def _plan(self, message: Message, suggested: tuple[str, ...]) -> Plan:
+    def _plan(self, message: Message, suggested: tuple[str, ...], run: int) -> Plan:
         config = self._config
         routed = self._intents.route(
             message,
@@ -205,7 +225,7 @@ class Pipeline:
             message,
             routed.handler,
             routed.decision,
-            run=0,
+            run=run,
             registry=self._actions,
             capabilities=config.capabilities,
             thresholds=config.thresholds,
@@ -218,14 +238,15 @@ class Pipeline:
         message: Message,
         payload_hash: bytes,
         plan: Plan,
+        run: int,
         lease: Lease,
         parking: Parking,
     ) -> Delivered:
         state = SagaState(
             message=message,
-            run=0,
+            run=run,
             status=SagaStatus.RUNNING,
-            source=Source(record.topic, record.partition, record.offset, record.timestamp_ms),
+            source=source_of(record),
             payload_hash=payload_hash,
             plan=plan,
             key=record.key,
@@ -234,7 +255,7 @@ class Pipeline:
         )
         epoch = await lease.epoch()
         try:
-            await self._sagas.run(state, epoch, parking, claim=True)
+            await self._sagas.run(state, epoch, parking, claim=True, revives=run > 0)
         except AlreadyClaimed as claimed:
             self._observer.looked_up("postgresql", "hit")
             return await self._found(record, state, claimed.existing, epoch, parking)
@@ -249,13 +270,18 @@ class Pipeline:
         self, record: Record, new: SagaState, saga: SagaState, epoch: int, parking: Parking
     ) -> Delivered:
         """A record finds its saga (protocol, 2)."""
-        if saga.payload_hash != new.payload_hash:
+        redriven = redrive_of(record.headers) is not None
+        # Redriven beside the saga of another record, it is done when that one is.
+        done = saga.status is SagaStatus.COMPLETED and saga.source.home == source_of(record).home
+        if not saga.has_had(new.payload_hash) or (redriven and not done):
             return await self._dead_letter(
                 record,
                 Reason.PAYLOAD_MISMATCH,
                 ValueError(f"the id is taken by another payload, from {saga.source.position}"),
                 new.message.processing_id,
             )
+        if redriven:
+            await self._sagas.settle(saga, epoch, origin_of(record))
         if saga.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
             if saga.source != new.source:
                 # Its own record is not acknowledged yet, and brings it to its end.
@@ -263,13 +289,52 @@ class Pipeline:
             await self._sagas.run(saga, epoch, parking, claim=False)
             return _delivered(saga)
         # Its dead letter, if it has one, was committed together with this state.
-        finished = saga.status is not SagaStatus.STUCK
-        return Delivered(
-            Outcome.DUPLICATE, saga.message.processing_id, saga.payload_hash if finished else None
-        )
+        return _duplicate(saga)
+
+    async def _redriven(
+        self, record: Record, processing_id: str, redrive: Redrive, lease: Lease, parking: Parking
+    ) -> Delivered | None:
+        """What a redriven record comes to where its saga stands (protocol, 6); None where it starts
+        the run after ``redrive.run``."""
+        saga = await self._sagas.load(processing_id)
+        if saga is None:
+            if redrive.run == NO_RUN and not redrive.action:
+                return None
+            # Run afresh, it would do again what was done before the saga was deleted.
+            gone = LookupError("the saga of this redrive is gone: it is not run again")
+            return await self._dead_letter(record, Reason.HANDLER_ERROR, gone, processing_id)
+        if first_source(saga) != origin_of(record) or saga.source.home != source_of(record).home:
+            if redrive.run == NO_RUN and not redrive.action:
+                return None  # another message of that id: its claim finds out
+            other = ValueError(f"the id is taken by the message of {saga.source.position}")
+            return await self._dead_letter(record, Reason.PAYLOAD_MISMATCH, other, processing_id)
+        epoch = await lease.epoch()
+        if saga.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
+            if saga.source != source_of(record):
+                return Delivered(Outcome.DUPLICATE)
+            await self._sagas.run(saga, epoch, parking, claim=False)
+            return _delivered(saga)
+        stands = (saga.run, saga.status)
+        if not redrive.action:
+            if stands == (redrive.run, SagaStatus.COMPENSATED):
+                return None
+            if saga.status in (SagaStatus.COMPLETED, SagaStatus.RESOLVED):
+                await self._sagas.settle(saga, epoch, origin_of(record))
+        elif stands == (redrive.run, SagaStatus.COMPLETED):
+            done = await self._sagas.redrive_action(
+                saga, redrive.action, redrive.id, epoch, parking
+            )
+            if done is not None:
+                outcome = Outcome.PROCESSED if done else Outcome.DEAD_LETTERED
+                return Delivered(outcome, processing_id, saga.payload_hash)
+        return _duplicate(saga)
 
     async def _repetition(self, record: Record, result: AIResult, known: bytes) -> Delivered:
         if known == result.payload_hash:
+            return Delivered(Outcome.DUPLICATE)
+        # The table knows the last payload only; a message that was redriven edited had others.
+        saga = await self._sagas.load(result.processing_id)
+        if saga is not None and saga.has_had(result.payload_hash):
             return Delivered(Outcome.DUPLICATE)
         return await self._dead_letter(
             record,
@@ -281,15 +346,21 @@ class Pipeline:
     async def _dead_letter(
         self, record: Record, reason: Reason, error: BaseException, processing_id: str | None
     ) -> Delivered:
-        """Park a record that never became a saga; returns once the letter is durable."""
+        """Park a record that never became a run; returns once the letter is durable. That of a
+        redriven record goes where the letter is that it answers."""
         name, message, trace = describe(error)
+        redrive = redrive_of(record.headers) or Redrive("", NO_RUN, "")
         letter = dead_letter(
-            Source(record.topic, record.partition, record.offset, record.timestamp_ms),
+            source_of(record),
             reason=reason,
             group=self._config.consumer_group,
             message=message,
             origin=origin_of(record),
             processing_id=processing_id,
+            action=redrive.action,
+            run=max(redrive.run, 0),
+            has_saga=redrive.run != NO_RUN,
+            redrive=redrive.id,
             exception=name,
             stacktrace=trace if reason is Reason.HANDLER_ERROR else "",
         )
@@ -306,6 +377,19 @@ class Pipeline:
         )
         self._observer.dead_lettered(reason.value)
         return Delivered(Outcome.DEAD_LETTERED)
+
+
+def _next_run(redrive: Redrive | None) -> int:
+    """The run that a record starts, if it starts one."""
+    return (redrive.run if redrive is not None else NO_RUN) + 1
+
+
+def _duplicate(saga: SagaState) -> Delivered:
+    """A saga that is STUCK is not at its end: the table must not hide it."""
+    finished = saga.status is not SagaStatus.STUCK
+    return Delivered(
+        Outcome.DUPLICATE, saga.message.processing_id, saga.payload_hash if finished else None
+    )
 
 
 def _delivered(state: SagaState) -> Delivered:

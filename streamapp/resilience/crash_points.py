@@ -30,6 +30,8 @@ POINTS = {
     "outbox.marked": "outbox rows are marked",
     "dead_letter.stored": "a letter of the topic is in the table, its offset is not committed",
     "dead_letter.committed": "offsets of the dead-letter topic are committed",
+    "redrive.marked": "a dead letter is marked as redriven, its record is not sent",
+    "redrive.sent": "a redriven record is with the broker, who asked was not told",
     "retention.deleted": "a batch of old rows is deleted, others are not",
 }
 
@@ -63,6 +65,12 @@ def parse(text: str) -> tuple[str, int]:
     if number and not (number.isdecimal() and int(number) > 0):
         raise ValueError("the pass of a crash point is a number from 1 on")
     return point, int(number or 1)
+
+
+def arm_for(text: str | None) -> None:
+    """End this process where the setting says, if it says so."""
+    if text is not None:
+        kill_at(*parse(text))
 
 
 def kill_at(point: str, number: int) -> None:

@@ -71,6 +71,7 @@ class Attempts:
         self._max_wait = max_wait
         self._parking = parking
         self._observer = observer
+        self._began = time.monotonic()
         state = passage.state
         self._key = idempotency_key(
             state.message.processing_id, state.run, step.action, step.sub_step, direction
@@ -258,13 +259,12 @@ class Attempts:
     def _nothing_there(self, error: str) -> tuple[Failure | None, bool]:
         """A compensation found nothing to undo: true only once no request is on its way."""
         forward = self._passage.row(self._step)
-        if forward is not None and forward.last_attempt_at is not None:
-            settled = forward.last_attempt_at + timedelta(seconds=self._executor.max_call_time)
-            left = (settled - datetime.now(UTC)).total_seconds()
-            if forward.status is not StepStatus.DONE and left > 0:
-                return self._ask_again(
-                    self._row, error, in_doubt=False, pause=min(left, self._executor.max_call_time)
-                )
+        if forward is not None and forward.status is not StepStatus.DONE:
+            # All creations were sent before the compensation began. By the monotonic clock: if
+            # the other one were set forward, an order on its way would be given up as not there.
+            left = self._began + self._executor.max_call_time - time.monotonic()
+            if left > 0:
+                return self._ask_again(self._row, error, in_doubt=False, pause=left)
         self._row = replace(
             self._row, status=StepStatus.DONE, output={"nothing_to_undo": True}, error=None
         )
@@ -290,7 +290,8 @@ class Attempts:
 
     def _tell_finished(self, status: str) -> None:
         action, observer, began = self._step.action, self._observer, self._row.first_attempt_at
-        seconds = (datetime.now(UTC) - began).total_seconds() if began else 0.0
+        # Not below zero, though the clock may have been set back since.
+        seconds = max((datetime.now(UTC) - began).total_seconds(), 0.0) if began else 0.0
         if self._direction == "forward":
             self._passage.after(lambda: observer.step_finished(action, status, seconds))
         else:

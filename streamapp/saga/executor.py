@@ -1,46 +1,34 @@
 """Runs sagas: forward through the plan, backward when a required step fails for good.
 
-The transactions of a run, in order: the claim with the own-database steps that come first and
-STARTED of the first external one; for each external step its DONE with what follows, up to the
-next STARTED; the last one carries the terminal state, the reply and what the record's delivery
-needs. So n external steps one after the other cost n + 1 commits, none costs one.
+What a passage does, and in which transactions, is in ``saga.running``; this is where it begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-import orjson
-
-from streamapp.actions.base import ExternalExecutor, OwnExecutor
 from streamapp.actions.registry import ActionRegistry
 from streamapp.pipeline.outcomes import Reason
 from streamapp.resilience.bulkhead import Bulkheads
 from streamapp.resilience.circuit_breaker import CircuitBreakers
-from streamapp.saga.attempts import Attempts, Failure
-from streamapp.saga.ids import Direction
 from streamapp.saga.journal import Journal
 from streamapp.saga.letters import Letters
 from streamapp.saga.model import (
     PLAN_VERSION,
-    OutboxRecord,
+    CarriedOut,
     SagaState,
     SagaStatus,
-    Step,
-    StepRow,
+    Source,
     StepStatus,
     WriteRefused,
 )
 from streamapp.saga.observer import SagaObserver
-from streamapp.saga.operations import Operation, SendMessage, SetLeadStatus
 from streamapp.saga.parking import Parking
-from streamapp.saga.passage import Passage, may_have_effect, required_step_failed
+from streamapp.saga.passage import Passage, failed_actions, required_step_failed
+from streamapp.saga.redriving import Redriving
 from streamapp.saga.retry import RetrySchedule
+from streamapp.saga.running import Running
 from streamapp.saga.serialization import error_text
-
-_AFTER = "; after "
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,13 @@ class SagaConfig:
 
 
 class SagaExecutor:
-    """Everything a saga needs to run; ``run`` and ``resume`` are its two entries."""
+    """Everything a saga needs to run, and the ways into it: ``run`` for a record, ``resume``,
+    ``resolve`` and ``refuse`` for a STUCK one, ``redrive_action`` and ``settle`` for one that
+    ended.
+
+    All but ``load`` write under an epoch and raise ``Fenced`` when the partition has another owner,
+    or the saga is not where ``state`` has it.
+    """
 
     def __init__(
         self,
@@ -76,19 +70,42 @@ class SagaExecutor:
         self.letters = letters
         self.observer = observer
 
-    async def run(self, state: SagaState, epoch: int, parking: Parking, *, claim: bool) -> None:
+    async def load(self, processing_id: str) -> SagaState | None:
+        """A saga as it stands; waits while the database is away."""
+        return await self.journal.load(processing_id)
+
+    async def run(
+        self,
+        state: SagaState,
+        epoch: int,
+        parking: Parking,
+        *,
+        claim: bool,
+        revives: bool = False,
+    ) -> None:
         """Bring a new saga, or one that was left on its way, to its end.
 
-        On return ``state.status`` is COMPLETED, COMPENSATED or STUCK, durably. Raises
-        ``AlreadyClaimed`` when a claim found its saga there, ``Fenced`` when the partition has
-        another owner, ``WriteRefused`` when not even the claim can be stored.
+        A claim that ``revives`` begins the next run of a saga that stands COMPENSATED at the run
+        before. On return ``state.status`` is COMPLETED, COMPENSATED or STUCK, durably. Raises
+        ``AlreadyClaimed`` when a claim found its saga there, ``WriteRefused`` when not even the
+        claim can be stored.
         """
-        await self._bring_to_end(Passage(self.journal, state, epoch, claim=claim), parking)
+        passage = Passage(self.journal, state, epoch, claim=claim, revives=revives)
+        await self._bring_to_end(passage, parking)
 
-    async def resume(self, state: SagaState, epoch: int, parking: Parking) -> None:
-        """Try a STUCK saga again: what failed of its compensation begins anew."""
+    async def resume(
+        self,
+        state: SagaState,
+        epoch: int,
+        parking: Parking,
+        request: CarriedOut | None = None,
+    ) -> None:
+        """Try a STUCK saga again: what failed of its compensation begins anew. ``request`` is noted
+        in the commit that begins it."""
         state.stuck_retries += 1
         passage = Passage(self.journal, state, epoch, claim=False)
+        if request is not None:
+            passage.stage_request(request)
         if state.plan.version == PLAN_VERSION:  # else nobody here can tell its direction
             for (_, direction), row in state.steps.items():
                 if direction == "compensate" and row.status is StepStatus.FAILED:
@@ -111,13 +128,57 @@ class SagaExecutor:
             await passage.flush()
         await self._bring_to_end(passage, parking)
 
+    async def resolve(self, state: SagaState, epoch: int, request: CarriedOut) -> None:
+        """End a STUCK saga by a person's word. What was left undone stays as it is."""
+        passage = Passage(self.journal, state, epoch, claim=False)
+        passage.stage_status(SagaStatus.RESOLVED, processing="failed")
+        passage.stage_settlement(self.letters.settlement(state))
+        passage.stage_request(request)
+        message, reason = state.message, state.reason
+        passage.after(
+            lambda: self.observer.saga_finished(
+                message, SagaStatus.RESOLVED.value, reason and reason.value
+            )
+        )
+        await passage.flush()
+
+    async def refuse(self, state: SagaState, epoch: int, request: CarriedOut) -> None:
+        """Note that a request came to nothing; the saga is left alone."""
+        passage = Passage(self.journal, state, epoch, claim=False)
+        passage.stage_request(request)
+        await passage.flush()
+
+    async def settle(self, state: SagaState, epoch: int, origin: Source) -> None:
+        """The message that came in ``origin`` is done by this COMPLETED saga, or a person took it
+        on: resolve its dead letters."""
+        passage = Passage(self.journal, state, epoch, claim=False)
+        settlement = self.letters.settlement(state, unsettled=failed_actions(passage))
+        passage.stage_settlement(replace(settlement, origin=origin))
+        await passage.flush()
+
+    async def redrive_action(
+        self, state: SagaState, action: str, redrive: str, epoch: int, parking: Parking
+    ) -> bool | None:
+        """Repeat what failed of a best-effort action of a COMPLETED saga, once a redrive.
+
+        Gives whether the action is done now; None when this redrive was applied before, or there
+        is nothing to repeat. Raises ``WriteRefused`` when not even its failure can be stored.
+        """
+        passage = Passage(self.journal, state, epoch, claim=False)
+        try:
+            return await Redriving(self, passage, parking, action, redrive).repeat()
+        except WriteRefused:
+            passage.drop_staged()
+            again = Redriving(self, passage, parking, action, redrive, one_by_one=True)
+            return await again.repeat()
+
     async def _bring_to_end(self, passage: Passage, parking: Parking) -> None:
         try:
-            await _Run(self, passage, parking).advance()
+            await Running(self, passage, parking).advance()
         except WriteRefused:
             # Something in a transaction of several steps is at fault: find out which.
             passage.drop_staged()
-            saga = _Run(self, passage, parking, one_by_one=True)
+            saga = Running(self, passage, parking, one_by_one=True)
             try:
                 await saga.advance()
             except WriteRefused as error:
@@ -125,281 +186,3 @@ class SagaExecutor:
                     raise
                 passage.drop_staged()
                 await saga.park(Reason.HANDLER_ERROR, error_text(error))
-
-
-class _Run:
-    """One passage through one saga."""
-
-    def __init__(
-        self,
-        executor: SagaExecutor,
-        passage: Passage,
-        parking: Parking,
-        *,
-        one_by_one: bool = False,
-    ) -> None:
-        self.executor = executor
-        self.passage = passage
-        self.parking = parking
-        self.state = passage.state
-        self.observer = executor.observer
-        self._one_by_one = one_by_one
-
-    async def advance(self) -> None:
-        if self.state.plan.version != PLAN_VERSION:
-            await self.park(Reason.PLAN_CHANGED, "the stored plan has a form of another version")
-            return
-        if self._one_by_one and not self.passage.claimed:
-            await self.passage.flush()
-        if self.state.status is SagaStatus.RUNNING:
-            await self._forward()
-        if self.state.status is SagaStatus.COMPENSATING:
-            await self._compensate()
-
-    # Forward
-
-    async def _forward(self) -> None:
-        for step in self.state.plan.steps:
-            row = self.passage.row(step)
-            if row is not None and row.status in (StepStatus.DONE, StepStatus.FAILED):
-                continue
-            executor = self.executor.registry.executor(step.executor, step.version)
-            if executor is None:
-                await self.park(
-                    Reason.PLAN_CHANGED,
-                    f"no code here runs {step.executor} version {step.version}",
-                )
-                return
-            if isinstance(executor, OwnExecutor):
-                failure = await self._own(step, executor)
-            else:
-                failure = await self._external(step, executor, "forward")
-            if failure is not None:
-                if step.required:
-                    await self._begin_compensation(failure)
-                    return
-                self._record_failed_action(step, failure)
-        self.passage.stage_status(SagaStatus.COMPLETED, processing="success")
-        self._tell_end(SagaStatus.COMPLETED)
-        await self.passage.flush()
-
-    async def _own(self, step: Step, executor: OwnExecutor) -> Failure | None:
-        row = _own_row(step, "forward")
-        await self._settle()
-        try:
-            operations = executor.operations(self.passage.context(step))
-        except Exception as error:
-            return self._failed(row, Reason.HANDLER_ERROR, repr(error))
-        self._stage(step, row, operations)
-        action = step.action
-        self.passage.after(lambda: self.observer.step_finished(action, "done", 0.0))
-        if self._one_by_one:
-            try:
-                await self.passage.flush()
-            except WriteRefused as error:
-                self.passage.drop_staged()
-                return self._failed(row, Reason.HANDLER_ERROR, error)
-        return None
-
-    async def _settle(self) -> None:
-        """One by one, a refused transaction must take nothing with it but its own step."""
-        if self._one_by_one:
-            await self.passage.flush()
-
-    def _failed(self, row: StepRow, reason: Reason, error: object) -> Failure:
-        """A step failed for good by a defect, or by what it wants to store."""
-        text = error_text(error)
-        row = replace(row, status=StepStatus.FAILED, error=text, output=None)
-        self.passage.stage(row)
-        action, direction = self.state.plan.steps[row.ordinal].action, row.direction
-        if direction == "forward":
-            self.passage.after(lambda: self.observer.step_finished(action, "failed", 0.0))
-        else:
-            self.passage.after(lambda: self.observer.compensation_finished(action, "failed"))
-        return Failure(reason, text, row)
-
-    def _stage(self, step: Step, row: StepRow, operations: Sequence[Operation]) -> None:
-        rows: list[Operation] = []
-        for operation in operations:
-            if isinstance(operation, SendMessage):
-                self.passage.stage_record(self._outbound(operation))
-                self.passage.after(self.observer.responded)
-            else:
-                rows.append(operation)
-        self.passage.stage(row, rows)
-        if any(isinstance(operation, SetLeadStatus) for operation in rows):
-            self.passage.after(lambda: self._tell_lead_change(step))
-
-    def _tell_lead_change(self, step: Step) -> None:
-        output = self.state.steps[step.ordinal, "forward"].output or {}
-        if "previous_status" in output:
-            self.observer.lead_changed(output["previous_status"] or "none", output["status"])
-
-    def _outbound(self, operation: SendMessage) -> OutboxRecord:
-        message = self.state.message
-        value = {
-            "message_id": operation.message_id,
-            "lead_id": message.lead_id,
-            "business_id": message.business_id,
-            "tenant_id": message.tenant_id,
-            "to": operation.to,
-            "text": operation.text,
-            "in_reply_to": message.processing_id,
-            "created_at": datetime.now(UTC).isoformat(),
-        }
-        return OutboxRecord(
-            id=operation.message_id,
-            topic=self.executor.config.outbound_topic,
-            key=message.lead_id.encode(),
-            value=orjson.dumps(value),
-            headers=(),
-        )
-
-    async def _external(
-        self, step: Step, executor: ExternalExecutor, direction: Direction
-    ) -> Failure | None:
-        config = self.executor.config
-        attempts = Attempts(
-            self.passage,
-            step,
-            executor,
-            direction,
-            breaker=self.executor.breakers.get(executor.service),
-            bulkhead=self.executor.bulkheads.get(executor.service, executor.max_concurrent),
-            schedule=config.schedule,
-            max_wait=config.max_wait_required if step.required else config.max_wait_best_effort,
-            parking=self.parking,
-            observer=self.observer,
-        )
-        failure = await attempts.carry_out()
-        if failure is None:
-            try:
-                await self._settle()
-            except WriteRefused as error:
-                # The effect is there, but its answer cannot be kept, so nobody can rely on it.
-                self.passage.drop_staged()
-                row = self.passage.row(step, direction)
-                assert row is not None
-                return self._failed(replace(row, in_doubt=True), Reason.HANDLER_ERROR, error)
-        return failure
-
-    def _record_failed_action(self, step: Step, failure: Failure) -> None:
-        """A best-effort action failed: it alone is dead-lettered, in the commit of its FAILED."""
-        self.passage.stage_record(
-            self.executor.letters.for_saga(
-                self.state,
-                Reason.ACTION_FAILED,
-                failure.error,
-                action=step.action,
-                row=failure.row,
-            )
-        )
-        self.passage.after(lambda: self.observer.dead_lettered(Reason.ACTION_FAILED))
-
-    # Backward
-
-    async def _begin_compensation(self, failure: Failure) -> None:
-        """COMPENSATING is durable before anything is undone; nothing goes forward after it."""
-        step = self.state.plan.steps[failure.row.ordinal]
-        self.state.reason = failure.reason
-        self.state.error = f"{step.name}: {failure.error}"
-        self.passage.stage_status(SagaStatus.COMPENSATING)
-        await self.passage.flush()
-
-    async def _compensate(self) -> None:
-        """Undo, in reverse, every step that is done or in doubt."""
-        for step in reversed(self.state.plan.steps):
-            if not may_have_effect(self.passage.row(step)):
-                continue
-            row = self.passage.row(step, "compensate")
-            if row is not None and row.status is StepStatus.DONE:
-                continue
-            executor = self.executor.registry.executor(step.executor, step.version)
-            if executor is None:
-                await self.park(
-                    Reason.PLAN_CHANGED,
-                    f"no code here undoes {step.executor} version {step.version}",
-                )
-                return
-            if isinstance(executor, OwnExecutor):
-                failure = await self._undo_own(step, executor)
-            elif executor.compensable:
-                failure = await self._external(step, executor, "compensate")
-            else:
-                continue
-            if failure is not None:
-                cause = (self.state.error or "").rsplit(_AFTER, 1)[-1]
-                await self.park(
-                    Reason.COMPENSATION_STUCK,
-                    f"compensation of {step.name}: {failure.error}{_AFTER}{cause}",
-                )
-                return
-        self.passage.stage_status(SagaStatus.COMPENSATED, processing="failed")
-        self._stage_letter(self.state.reason or Reason.HANDLER_ERROR, self.state.error or "")
-        self._tell_end(SagaStatus.COMPENSATED)
-        await self.passage.flush()
-
-    async def _undo_own(self, step: Step, executor: OwnExecutor) -> Failure | None:
-        row = _own_row(step, "compensate")
-        await self._settle()
-        forward = self.passage.row(step)
-        try:
-            operations = executor.compensation(
-                self.passage.context(step), (forward and forward.output) or {}
-            )
-        except Exception as error:
-            return self._failed(row, Reason.COMPENSATION_STUCK, repr(error))
-        self._stage(step, row, operations)
-        action = step.action
-        self.passage.after(lambda: self.observer.compensation_finished(action, "done"))
-        if self._one_by_one:
-            try:
-                await self.passage.flush()
-            except WriteRefused as error:
-                self.passage.drop_staged()
-                return self._failed(row, Reason.COMPENSATION_STUCK, error)
-        return None
-
-    async def park(self, reason: Reason, error: str) -> None:
-        """STUCK: an end for the record, so that the lead's later messages go on."""
-        self.state.reason = reason
-        self.state.error = error
-        self.passage.stage_status(
-            SagaStatus.STUCK, processing="failed", resume_in=self._next_retry()
-        )
-        self._stage_letter(reason, error)
-        self._tell_end(SagaStatus.STUCK)
-        await self.passage.flush()
-
-    def _next_retry(self) -> float | None:
-        """Seconds until the partition's owner tries again; None: a person has to."""
-        delays = self.executor.config.stuck_delays
-        if not delays:
-            return None
-        retries = self.state.stuck_retries
-        spent = sum(delays[min(n, len(delays) - 1)] for n in range(retries))
-        if spent >= self.executor.config.stuck_give_up:
-            return None
-        return delays[min(retries, len(delays) - 1)]
-
-    def _stage_letter(self, reason: Reason, error: str) -> None:
-        self.passage.stage_record(self.executor.letters.for_saga(self.state, reason, error))
-        self.passage.after(lambda: self.observer.dead_lettered(reason))
-
-    def _tell_end(self, status: SagaStatus) -> None:
-        message, reason = self.state.message, self.state.reason
-        self.passage.after(
-            lambda: self.observer.saga_finished(message, status.value, reason and reason.value)
-        )
-
-
-def _own_row(step: Step, direction: Direction) -> StepRow:
-    now = datetime.now(UTC)
-    return StepRow(
-        ordinal=step.ordinal,
-        direction=direction,
-        status=StepStatus.DONE,
-        attempts=1,
-        first_attempt_at=now,
-        last_attempt_at=now,
-    )

@@ -27,6 +27,9 @@ def row_id(kind: str, processing_id: str, run: int, action: str, sub_step: str =
     return _stable(kind, processing_id, run, action, sub_step)
 
 
-def dead_letter_id(position: str, timestamp_ms: int, action: str, run: int) -> str:
-    """Id of a dead letter: first source, action and run (protocol, 5)."""
-    return _stable("dead-letter", position, timestamp_ms, action, run)
+def dead_letter_id(
+    position: str, timestamp_ms: int, action: str, run: int, redrive: str = ""
+) -> str:
+    """Id of a dead letter: first source, action, run and the redrive that failed (protocol, 5)."""
+    parts = (position, timestamp_ms, action, run, *([redrive] if redrive else []))
+    return _stable("dead-letter", *parts)

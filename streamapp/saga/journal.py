@@ -26,9 +26,10 @@ class Written:
 class Journal(Protocol):
     """The one way into the saga's tables.
 
-    ``write`` returns once the write is durable, however long the database is away. It raises
-    ``Fenced`` when the partition has another owner, or the saga is not where the write expects
-    it, and ``WriteRefused`` when the content is at fault; in both cases nothing was written.
+    Both calls wait for a database that is away, however long. ``write`` returns once the write is
+    durable. It raises ``Fenced`` when the partition has another owner, or the saga or the request
+    is not where the write expects it, and ``WriteRefused`` when the content is at fault; in all
+    cases nothing was written.
     """
 
     async def write(self, write: SagaWrite) -> Written: ...

@@ -28,6 +28,7 @@ class SagaStatus(StrEnum):
     COMPLETED = "COMPLETED"
     COMPENSATED = "COMPENSATED"
     STUCK = "STUCK"
+    RESOLVED = "RESOLVED"  # was STUCK, and a person took it on: what was left may be left still
 
 
 class StepStatus(StrEnum):
@@ -51,6 +52,11 @@ class Source:
     @property
     def position(self) -> str:
         return f"{self.topic}:{self.partition}:{self.offset}"
+
+    @property
+    def home(self) -> tuple[str, int]:
+        """The partition, whose owner alone may write the saga."""
+        return self.topic, self.partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +128,16 @@ class StepRow:
     error: str | None = None
     first_attempt_at: datetime | None = None
     last_attempt_at: datetime | None = None
+    redrives: tuple[str, ...] = ()  # ids of those that repeated this step, the last one last
 
 
 @dataclass(slots=True)
 class SagaState:
-    """A saga as the journal knows it."""
+    """A saga as the journal knows it: its present run, and that run's steps.
+
+    ``payload_hash`` is that of the run; ``earlier_hashes`` are those of earlier runs whose payload
+    was another one.
+    """
 
     message: Message
     run: int
@@ -142,6 +153,11 @@ class SagaState:
     reason: Reason | None = None
     stuck_retries: int = 0
     created_at: datetime | None = None
+    earlier_hashes: tuple[bytes, ...] = ()
+
+    def has_had(self, payload_hash: bytes) -> bool:
+        """Whether a payload is the message's, or was in an earlier run."""
+        return payload_hash == self.payload_hash or payload_hash in self.earlier_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,33 @@ class OutboxRecord:
     headers: Headers
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Dead letters that are resolved together with a saga's state, for good.
+
+    That of ``action``, or where it is empty those of the message that came first in ``origin``:
+    of the whole record and of its actions but those in ``unsettled``. Where the letter itself has
+    not arrived yet (``letter_id``, ``reason``), it will be resolved when it does.
+    """
+
+    letter_id: str
+    origin: Source
+    reason: Reason
+    action: str
+    unsettled: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOut:
+    """A person's request, and what became of it; each is carried out at most once."""
+
+    request_id: int
+    kind: str
+    asked_by: str
+    carried_out_by: str
+    result: str
+
+
 ProcessingStatus = Literal["success", "failed", "retrying"]
 
 
@@ -162,24 +205,40 @@ ProcessingStatus = Literal["success", "failed", "retrying"]
 class SagaWrite:
     """What one saga wants to be durable in one transaction, all of it or nothing.
 
-    A claim carries the whole new ``SagaState``; any other write says in which status and run
-    it expects its saga. ``operations`` are grouped by the step whose effect they are.
+    A claim carries the whole new ``SagaState``; one that ``revives`` a saga begins its next run,
+    where the run before is COMPENSATED. Any other write says in which status and run it expects
+    its saga. ``operations`` are grouped by the step whose effect they are.
     """
 
     state: SagaState
     epoch: int
     claim: bool
+    revives: bool = False
     steps: list[StepRow] = field(default_factory=list)
     operations: list[tuple[StepRow, tuple[Operation, ...]]] = field(default_factory=list)
     status: SagaStatus | None = None  # the new one, if it changes
     processing_status: ProcessingStatus | None = None
     outbox: list[OutboxRecord] = field(default_factory=list)
     resume_in: float | None = None  # seconds until a STUCK saga is tried again
+    settlement: Settlement | None = None
+    request: CarriedOut | None = None
     write_id: UUID = field(default_factory=uuid4)  # finds its own row after an unknown COMMIT
 
     @property
+    def new(self) -> bool:
+        """Whether it inserts its saga."""
+        return self.claim and not self.revives
+
+    @property
     def empty(self) -> bool:
-        return not (self.claim or self.steps or self.status or self.outbox)
+        return not (
+            self.claim
+            or self.steps
+            or self.status
+            or self.outbox
+            or self.settlement
+            or self.request
+        )
 
 
 class Fenced(Exception):

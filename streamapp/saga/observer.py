@@ -23,7 +23,7 @@ class SagaObserver(Protocol):
         """A lead's status was changed, and the change is durable."""
 
     def saga_finished(self, message: Message, status: str, reason: str | None) -> None:
-        """A run ended, durably: COMPLETED, COMPENSATED or STUCK."""
+        """A run ended, durably: COMPLETED, COMPENSATED, STUCK or RESOLVED."""
 
     def dead_lettered(self, reason: str) -> None:
         """A dead letter is durable (as an outbox row of the saga)."""

@@ -9,11 +9,13 @@ from streamapp.actions.base import StepContext
 from streamapp.saga.ids import Direction
 from streamapp.saga.journal import Journal
 from streamapp.saga.model import (
+    CarriedOut,
     OutboxRecord,
     ProcessingStatus,
     SagaState,
     SagaStatus,
     SagaWrite,
+    Settlement,
     Step,
     StepRow,
     StepStatus,
@@ -36,21 +38,32 @@ class Passage:
     always what the journal holds. Callbacks given to ``after`` run once that is so.
     """
 
-    def __init__(self, journal: Journal, state: SagaState, epoch: int, *, claim: bool) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        state: SagaState,
+        epoch: int,
+        *,
+        claim: bool,
+        revives: bool = False,
+    ) -> None:
         self._journal = journal
         self.state = state
         self._epoch = epoch
         self._claim = claim
+        self._revives = revives
         self._write = self._new_write()
         self._after: list[Callable[[], None]] = []
 
     @property
     def claimed(self) -> bool:
-        """Whether the saga is in the journal."""
+        """Whether the saga's run is in the journal."""
         return not self._claim
 
     def _new_write(self) -> SagaWrite:
-        return SagaWrite(state=self.state, epoch=self._epoch, claim=self._claim)
+        return SagaWrite(
+            state=self.state, epoch=self._epoch, claim=self._claim, revives=self._revives
+        )
 
     def row(self, step: Step, direction: Direction = "forward") -> StepRow | None:
         """The step's row as staged, else as durable."""
@@ -93,6 +106,12 @@ class Passage:
     def stage_record(self, record: OutboxRecord) -> None:
         self._write.outbox.append(record)
 
+    def stage_settlement(self, settlement: Settlement) -> None:
+        self._write.settlement = settlement
+
+    def stage_request(self, request: CarriedOut) -> None:
+        self._write.request = request
+
     def after(self, callback: Callable[[], None]) -> None:
         self._after.append(callback)
 
@@ -119,7 +138,7 @@ class Passage:
             self.state.steps[row.ordinal, row.direction] = row
         if write.status is not None:
             self.state.status = write.status
-        self._claim = False
+        self._claim = self._revives = False
         callbacks, self._after = self._after, []
         self._write = self._new_write()
         for callback in callbacks:
@@ -132,6 +151,16 @@ def may_have_effect(row: StepRow | None) -> bool:
     if row is None:
         return False
     return row.status in (StepStatus.DONE, StepStatus.STARTED) or row.in_doubt
+
+
+def failed_actions(passage: Passage) -> list[str]:
+    """The best-effort actions of the run of which a step failed for good."""
+    found = []
+    for step in passage.state.plan.steps:
+        row = passage.row(step)
+        if row is not None and row.status is StepStatus.FAILED:
+            found.append(step.action)
+    return found
 
 
 def required_step_failed(state: SagaState) -> bool:

@@ -11,9 +11,11 @@ from streamapp.settings import Settings
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
+    Session = Connection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 else:
     Connection = asyncpg.Connection
     Pool = asyncpg.Pool
+    Session = Any  # a connection, or one that is lent by a pool
 
 IDLE_IN_TRANSACTION = 5.0  # seconds; a process frozen inside a transaction loses its locks after it
 CONNECT_TIMEOUT = 5.0  # seconds

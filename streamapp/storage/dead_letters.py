@@ -17,21 +17,26 @@ from streamapp.storage.connection import Pool
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 
-# A later letter of the same origin and action tells of another run, and is news. One that was
-# applied already, or is older than the row, changes nothing: a status is never lowered by it.
+# A letter is news to its row when it tells of a later run, or of the failure of the redrive that
+# answered the newest letter. Times decide nothing. One that was applied already, or is older than
+# the row, changes nothing, and no letter brings a settled row back: it was overtaken by its
+# redrive's success. The row that a settlement left without any letter is filled in.
 _STORE = """
 INSERT INTO dead_letter_queue AS d (
     dead_letter_id, letter_ids, message_id, lead_id, topic, partition, "offset",
-    record_timestamp, action, run, reason, original_key, original_value, headers,
+    record_timestamp, action, run, has_saga, reason, original_key, original_value, headers,
     original_payload, error_message, error_stack, attempt_count, first_attempt_at,
     last_attempt_at, status
 ) VALUES (
-    $1, ARRAY[$1], $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::jsonb, $14::jsonb,
+    $1, ARRAY[$1], $2, $3, $4, $5, $6, $7, $8, $9, $20, $10, $11, $12, $13::jsonb, $14::jsonb,
     $15, $16, $17, $18, $19, 'failed'
 )
 ON CONFLICT (topic, partition, "offset", record_timestamp, action) DO UPDATE SET
     letter_ids = d.letter_ids || excluded.letter_ids,
+    message_id = excluded.message_id,
+    lead_id = excluded.lead_id,
     run = excluded.run,
+    has_saga = d.has_saga OR excluded.has_saga,
     reason = excluded.reason,
     original_key = excluded.original_key,
     original_value = excluded.original_value,
@@ -39,11 +44,18 @@ ON CONFLICT (topic, partition, "offset", record_timestamp, action) DO UPDATE SET
     original_payload = excluded.original_payload,
     error_message = excluded.error_message,
     error_stack = excluded.error_stack,
-    attempt_count = excluded.attempt_count,
-    last_attempt_at = excluded.last_attempt_at,
-    status = 'failed',
+    attempt_count = d.attempt_count + excluded.attempt_count,
+    first_attempt_at = coalesce(d.first_attempt_at, excluded.first_attempt_at),
+    last_attempt_at = coalesce(excluded.last_attempt_at, d.last_attempt_at),
+    status = CASE WHEN d.settled_at IS NULL THEN 'failed' ELSE d.status END,
     updated_at = now()
-WHERE NOT d.letter_ids @> excluded.letter_ids AND excluded.run >= d.run
+WHERE NOT d.letter_ids @> excluded.letter_ids AND (
+    cardinality(d.letter_ids) = 0 OR d.settled_at IS NULL AND (
+        $21 > CASE WHEN d.has_saga THEN d.run ELSE -1 END
+        OR $21 = CASE WHEN d.has_saga THEN d.run ELSE -1 END
+            AND $22 = d.letter_ids[cardinality(d.letter_ids)]
+    )
+)
 RETURNING true
 """
 
@@ -87,7 +99,7 @@ class DeadLetterStore:
             letter.origin.topic,
             letter.origin.partition,
             letter.origin.offset,
-            _moment(letter.origin.timestamp_ms),
+            moment(letter.origin.timestamp_ms),
             letter.action,
             letter.run,
             letter.reason.value,
@@ -100,6 +112,9 @@ class DeadLetterStore:
             letter.attempts,
             letter.first_attempt_at,
             letter.last_attempt_at,
+            letter.has_saga,
+            letter.rank,
+            letter.redrive,
         )
         return bool(stored)
 
@@ -153,7 +168,7 @@ def _clean(text: str) -> str:
     return text.replace("\0", "").encode(errors="replace").decode()
 
 
-def _moment(timestamp_ms: int) -> datetime:
+def moment(timestamp_ms: int) -> datetime:
     """A record's time; one that no calendar has is cut to the end of year 9999."""
     try:
         return min(_EPOCH + timedelta(milliseconds=timestamp_ms), _LATEST)

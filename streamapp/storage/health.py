@@ -69,16 +69,24 @@ class DatabaseHealth:
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call until the database answers; errors that are no outage are raised."""
-        backoff = FIRST_BACKOFF
-        while True:
-            try:
-                result = await call()
-            except Exception as error:
-                if fault_of(error) not in (Fault.OUTAGE, Fault.LOCK):
-                    raise
-                self.report(error)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, MAX_BACKOFF)
-            else:
-                self.report(None)
-                return result
+        return await insist(call, self.report)
+
+
+async def insist(
+    call: Callable[[], Awaitable[T]], report: Callable[[BaseException | None], None]
+) -> T:
+    """Call until the database answers, and report each outage, and its end. Raises errors that
+    are no outage."""
+    backoff = FIRST_BACKOFF
+    while True:
+        try:
+            result = await call()
+        except Exception as error:
+            if fault_of(error) not in (Fault.OUTAGE, Fault.LOCK):
+                raise
+            report(error)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, MAX_BACKOFF)
+        else:
+            report(None)
+            return result

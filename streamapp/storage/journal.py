@@ -18,12 +18,13 @@ from typing import Any
 
 from streamapp.resilience import crash_points
 from streamapp.saga.journal import Written
-from streamapp.saga.model import Fenced, SagaState, SagaStatus, SagaWrite, WriteRefused
+from streamapp.saga.model import Fenced, SagaState, SagaWrite, WriteRefused
 from streamapp.settings import Settings
-from streamapp.storage import batch, effects, locking
+from streamapp.storage import batch, effects, locking, requests, settlements
 from streamapp.storage.connection import Connection, connect
 from streamapp.storage.faults import Fault, fault_of
-from streamapp.storage.sagas import load_sagas
+from streamapp.storage.health import insist
+from streamapp.storage.sagas import load_sagas, stands_where_expected
 
 FIRST_BACKOFF = 0.05  # seconds
 MAX_BACKOFF = 1.0
@@ -85,7 +86,10 @@ class PostgresJournal:
         return await future
 
     async def load(self, processing_id: str) -> SagaState | None:
-        """Read a saga on a connection of its own. Raises ``faults.DATABASE_ERRORS``."""
+        """Read a saga on a connection of its own."""
+        return await insist(lambda: self._load(processing_id), self._on_outage)
+
+    async def _load(self, processing_id: str) -> SagaState | None:
         # Many stuck sagas may fall due at once: they must not use up the server's connections.
         async with self._loads:
             connection = await connect(self._settings, "streamapp-load")
@@ -111,16 +115,19 @@ class PostgresJournal:
             if skip_locked:
                 live, locked = await self._without_locked_leads(connection, live)
                 apart += locked
-            claims = [entry for entry in live if entry.write.claim]
-            updates = [entry for entry in live if not entry.write.claim]
+            claims = [entry for entry in live if entry.write.new]
+            others = [entry for entry in live if not entry.write.new]
             claims = await self._claim(connection, claims, results, apart)
-            updates = await self._lock(connection, updates, results, apart, skip_locked)
-            live = [*claims, *updates]
+            others = await self._lock(connection, others, results, apart, skip_locked)
+            live = [*claims, *others]
             writes = [entry.write for entry in live]
             if writes:
                 outputs = await effects.apply_operations(connection, writes)
                 await batch.upsert_steps(connection, writes)
-                await batch.update_sagas(connection, [entry.write for entry in updates])
+                await batch.revive_sagas(connection, writes)
+                await batch.update_sagas(connection, writes)
+                await settlements.settle(connection, writes)
+                await requests.note_carried_out(connection, writes)
                 await batch.insert_outbox(connection, self._group, writes)
                 await batch.upsert_processed(connection, self._settings.dedup_window, writes)
                 before_commit = time.monotonic()
@@ -217,18 +224,20 @@ class PostgresJournal:
             (entry.write.state.message.processing_id for entry in entries),
             skip=skip_locked,
         )
+        waiting = await requests.lock_open(connection, [entry.write for entry in entries])
         live = []
         committed = []
         for entry in entries:
-            state = entry.write.state
-            record = found.get(state.message.processing_id)
-            if state.message.processing_id in locked:
+            processing_id = entry.write.state.message.processing_id
+            record = found.get(processing_id)
+            if processing_id in locked:
                 apart.append(entry)
             elif record is not None and record["write_id"] == entry.write.write_id:
                 committed.append(entry)
-            elif record is None or (record["run"], SagaStatus(record["status"])) != (
-                state.run,
-                state.status,
+            elif (
+                record is None
+                or not stands_where_expected(record, entry.write, self._group)
+                or not requests.still_open(entry.write, waiting)
             ):
                 results.append(
                     (

@@ -32,8 +32,8 @@ ORDER BY lead_id, business_id
 """
 
 _SAGAS = """
-SELECT processing_id, run, status, write_id FROM sagas WHERE processing_id = ANY($1)
-ORDER BY processing_id
+SELECT processing_id, run, status, write_id, consumer_group, topic, partition
+FROM sagas WHERE processing_id = ANY($1) ORDER BY processing_id
 """
 
 

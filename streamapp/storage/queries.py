@@ -31,7 +31,8 @@ ORDER BY created_at DESC, dead_letter_id LIMIT $3 OFFSET $4
 _DEAD_LETTER = """
 SELECT * FROM dead_letter_queue
 WHERE dead_letter_id = $1 OR message_id = $1 OR letter_ids @> ARRAY[$1]
-ORDER BY (dead_letter_id = $1) DESC, (action = '') DESC, created_at DESC LIMIT 1
+ORDER BY (dead_letter_id = $1 OR letter_ids @> ARRAY[$1]) DESC, (status <> 'resolved') DESC,
+    (action = '') DESC, created_at DESC LIMIT 1
 """
 
 _SAGA_SUMMARY = """
@@ -45,13 +46,27 @@ ORDER BY updated_at DESC, processing_id LIMIT $3 OFFSET $4
 _SAGA = """
 SELECT processing_id, run, status, lead_id, business_id, tenant_id, intent, confidence, handler,
     escalate, topic, partition, "offset", plan, reason, error, stuck_retries, resume_at,
-    resume_requested_at, created_at, updated_at, finished_at
+    created_at, updated_at, finished_at
 FROM sagas WHERE processing_id = $1
+"""
+
+_STUCK = """
+SELECT processing_id, run, status, lead_id, business_id, tenant_id, intent, handler, reason,
+    left(error, 300) AS error, topic, partition, "offset", stuck_retries, resume_at,
+    CASE WHEN resume_at IS NULL THEN 'given_up' ELSE 'parked' END AS level,
+    created_at, updated_at, finished_at
+FROM sagas WHERE status = 'STUCK' AND ($1::text IS NULL OR lead_id = $1)
+ORDER BY resume_at NULLS FIRST, processing_id LIMIT $2
+"""
+
+_REQUESTS = """
+SELECT request_id, kind, reason, actor, requested_at, carried_out_at, result
+FROM saga_requests WHERE processing_id = $1 ORDER BY request_id
 """
 
 _STEPS = """
 SELECT run, ordinal, direction, action, sub_step, status, key, attempts, in_doubt, circuit_wait,
-    due_at, output, error, first_attempt_at, last_attempt_at, finished_at
+    due_at, output, error, first_attempt_at, last_attempt_at, redrives, finished_at
 FROM saga_steps WHERE processing_id = $1 ORDER BY run, direction DESC, ordinal
 """
 
@@ -82,7 +97,8 @@ class Queries:
         return rows
 
     async def dead_letter(self, name: str, *, reveal: bool = False) -> dict[str, Any] | None:
-        """One dead letter by its id, that of any of its letters, or its message id.
+        """One dead letter by its id, that of any of its letters, or its message id: then one
+        that is not resolved, if there is one, and rather the whole record's than an action's.
 
         With ``reveal`` the original record comes with it (``key_base64``, ``value_base64``,
         ``headers``) and nothing is masked; without, the payload's texts are. A payload that is
@@ -142,8 +158,20 @@ class Queries:
             row["error"] = _masked(row["error"])
         return rows
 
+    async def stuck_sagas(
+        self, lead_id: str | None = None, limit: int = 50
+    ) -> list[dict[str, Any]]:
+        """STUCK sagas, those that nothing but a person moves (``level`` given_up) first, then
+        those that are ``parked`` until ``resume_at``; with masked error texts."""
+        records = await self._pool.fetch(_STUCK, lead_id, _bounded(limit))
+        rows = [_row(record) for record in records]
+        for row in rows:
+            row["error"] = _masked(row["error"])
+        return rows
+
     async def saga(self, processing_id: str, *, reveal: bool = False) -> dict[str, Any] | None:
-        """A saga with its steps and, in the words of the guide, its result.
+        """A saga with its steps, people's requests on it and, in the words of the guide, its
+        result.
 
         ``executed_actions`` are those whose steps of the present run are all done,
         ``failed_actions`` those of which one failed for good; both in the plan's order.
@@ -156,10 +184,15 @@ class Queries:
             if record is None:
                 return None
             steps = await connection.fetch(_STEPS, processing_id)
+            requests = await connection.fetch(_REQUESTS, processing_id)
         saga = _row(record)
         plan = _json(record["plan"]) or {}
         saga["plan"] = plan
-        saga["steps"] = [{**_row(step), "output": _json(step["output"])} for step in steps]
+        saga["steps"] = [
+            {**_row(step), "output": _json(step["output"]), "redrives": _json(step["redrives"])}
+            for step in steps
+        ]
+        saga["requests"] = [_row(request) for request in requests]
         executed, failed = _actions(plan, [step for step in steps if step["run"] == record["run"]])
         reply = plan.get("reply")
         saga.update(
@@ -246,6 +279,9 @@ def _masked_saga(saga: dict[str, Any]) -> dict[str, Any]:
         "steps": [
             {**step, "output": masked_document(step["output"]), "error": _masked(step["error"])}
             for step in saga["steps"]
+        ],
+        "requests": [
+            {**request, "reason": _masked(request["reason"])} for request in saga["requests"]
         ],
         "response_message": _masked(saga["response_message"]),
     }

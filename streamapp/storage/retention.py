@@ -16,7 +16,7 @@ BATCH = 500  # rows of one statement
 _SAGAS = """
 WITH old AS (
     SELECT processing_id FROM sagas s
-    WHERE s.consumer_group = $1 AND s.status IN ('COMPLETED', 'COMPENSATED')
+    WHERE s.consumer_group = $1 AND s.status IN ('COMPLETED', 'COMPENSATED', 'RESOLVED')
         AND s.finished_at < now() - $2 * interval '1 second'
         AND NOT EXISTS (SELECT FROM dead_letter_queue d
             WHERE d.message_id = s.processing_id AND d.status <> 'resolved')
@@ -27,6 +27,8 @@ WITH old AS (
     ORDER BY s.finished_at LIMIT $3 FOR UPDATE OF s SKIP LOCKED
 ), steps AS (
     DELETE FROM saga_steps t USING old WHERE t.processing_id = old.processing_id
+), requests AS (
+    DELETE FROM saga_requests r USING old WHERE r.processing_id = old.processing_id
 )
 DELETE FROM sagas s USING old WHERE s.processing_id = old.processing_id
 """

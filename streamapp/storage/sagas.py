@@ -14,16 +14,17 @@ from streamapp.saga.model import (
     Plan,
     SagaState,
     SagaStatus,
+    SagaWrite,
     Source,
     StepRow,
     StepStatus,
 )
 from streamapp.saga.serialization import UnknownPlanVersion, plan_from_json
 from streamapp.storage.batch import headers_from_json
-from streamapp.storage.connection import Connection
+from streamapp.storage.connection import Session
 
 
-async def load_sagas(connection: Connection, processing_ids: list[str]) -> dict[str, SagaState]:
+async def load_sagas(connection: Session, processing_ids: list[str]) -> dict[str, SagaState]:
     """Sagas with the steps of their present run, by processing id."""
     records = await connection.fetch(
         "SELECT * FROM sagas WHERE processing_id = ANY($1)", processing_ids
@@ -38,6 +39,20 @@ async def load_sagas(connection: Connection, processing_ids: list[str]) -> dict[
         row = _step(record)
         states[record["processing_id"]].steps[row.ordinal, row.direction] = row
     return states
+
+
+def stands_where_expected(record: Any, write: SagaWrite, consumer_group: str) -> bool:
+    """Whether a saga's row (run, status, consumer_group, topic, partition) is where a write, that
+    is no new saga, expects it. A run is begun only from the run before, COMPENSATED, and in the
+    partition that the saga lives in."""
+    state, stands = write.state, (record["run"], SagaStatus(record["status"]))
+    if not write.revives:
+        return stands == (state.run, state.status)
+    home = (record["consumer_group"], record["topic"], record["partition"])
+    return stands == (state.run - 1, SagaStatus.COMPENSATED) and home == (
+        consumer_group,
+        *state.source.home,
+    )
 
 
 def _state(record: Any) -> SagaState:
@@ -60,6 +75,7 @@ def _state(record: Any) -> SagaState:
         reason=Reason(record["reason"]) if record["reason"] else None,
         stuck_retries=record["stuck_retries"],
         created_at=record["created_at"],
+        earlier_hashes=tuple(record["earlier_hashes"]),
     )
 
 
@@ -96,4 +112,5 @@ def _step(record: Any) -> StepRow:
         error=record["error"],
         first_attempt_at=record["first_attempt_at"],
         last_attempt_at=record["last_attempt_at"],
+        redrives=tuple(orjson.loads(record["redrives"])),
     )

@@ -1,4 +1,4 @@
-"""Sagas that no record will bring back: stuck ones that are due, and orphans."""
+"""Sagas that no record brings back by itself: stuck ones that are due, and orphans."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class UnfinishedSagas:
         records = await self._pool.fetch(
             "SELECT processing_id, partition, original_key FROM sagas "
             "WHERE consumer_group = $1 AND topic = $2 AND partition = ANY($3) "
-            "AND status = 'STUCK' AND (resume_at <= now() OR resume_requested_at IS NOT NULL) "
-            "ORDER BY resume_requested_at NULLS LAST, resume_at LIMIT $4",
+            "AND status = 'STUCK' AND resume_at <= now() ORDER BY resume_at LIMIT $4",
             self._group,
             self._topic,
             partitions,
@@ -48,12 +47,3 @@ class UnfinishedSagas:
             limit,
         )
         return [(r["processing_id"], r["partition"], r["original_key"]) for r in records]
-
-    async def request_resume(self, processing_id: str) -> bool:
-        """Ask the partition's owner to try a stuck saga again; False when it is not stuck."""
-        status: str = await self._pool.execute(
-            "UPDATE sagas SET resume_requested_at = now() "
-            "WHERE processing_id = $1 AND status = 'STUCK'",
-            processing_id,
-        )
-        return status == "UPDATE 1"

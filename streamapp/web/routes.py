@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,11 +16,15 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 
 from streamapp.storage.faults import DATABASE_ERRORS, Fault, fault_of
+from streamapp.storage.operations import Refused, Unknown
 from streamapp.storage.queries import MAX_ROWS
+from streamapp.storage.requests import Asked, RequestKind
 from streamapp.web.security import middleware
+from streamapp.worker.redrive import NotConfirmed, Sent
 
 MAX_OFFSET = 1_000_000
 QUERY_TIMEOUT = 10.0  # seconds for the data of one answer
+MAX_ACTOR = 256  # characters
 
 _FAUST_INDEX = "faust.web.apps.production_index:blueprint"
 
@@ -56,6 +61,20 @@ class DataViews(Protocol):
     async def stats(self) -> Json: ...
 
 
+class DeadLetters(Protocol):
+    """Sends dead letters again, as ``worker.redrive.Redriver`` does."""
+
+    async def retry(self, name: str, actor: str, value: bytes | None = None) -> Sent: ...
+
+
+class Requests(Protocol):
+    """Takes requests on STUCK sagas in, as ``storage.requests.SagaRequests`` does."""
+
+    async def ask(
+        self, kind: RequestKind, processing_id: str, actor: str, reason: str | None = None
+    ) -> Asked: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Views:
     """Where the routes take their data from.
@@ -68,6 +87,8 @@ class Views:
     worker: Callable[[], Json]
     circuits: Circuits
     data: DataViews
+    redriver: DeadLetters
+    requests: Requests
     registry: CollectorRegistry
 
 
@@ -83,7 +104,9 @@ def routes(views: Views) -> list[web.RouteDef]:
         web.post("/api/circuits/{name}/{action:reset|force-open|disable}", api.set_circuit),
         web.get("/api/dlq", api.dead_letters),
         web.get("/api/dlq/{id}", api.dead_letter),
+        web.post("/api/dlq/{id}/retry", api.retry),
         web.get("/api/sagas/{processing_id}", api.saga),
+        web.post("/api/sagas/{processing_id}/{kind:resume|resolve}", api.ask),
     ]
 
 
@@ -164,6 +187,73 @@ class _Api:
 
     async def saga(self, request: web.Request) -> web.Response:
         return await _from_database(self._views.data.saga(request.match_info["processing_id"]))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """Body, optional: ``value_base64`` to send in place of the letter's value, ``by``."""
+        try:
+            body = await _body(request)
+            edited = _text(body, "value_base64")
+            value = None if edited is None else base64.b64decode(edited, validate=True)
+            actor = _actor(request, body)
+        except ValueError as error:
+            return _answer({"error": f"the body is not understood: {error}"}, 400)
+        return await _asked(self._views.redriver.retry(request.match_info["id"], actor, value))
+
+    async def ask(self, request: web.Request) -> web.Response:
+        """Body: ``reason``, needed to resolve; ``by``."""
+        kind = RequestKind(request.match_info["kind"])
+        try:
+            body = await _body(request)
+            reason, actor = _text(body, "reason"), _actor(request, body)
+        except ValueError as error:
+            return _answer({"error": f"the body is not understood: {error}"}, 400)
+        if kind is RequestKind.RESOLVE and not (reason or "").strip():
+            return _answer({"error": "resolving a saga needs a reason"}, 400)
+        processing_id = request.match_info["processing_id"]
+        return await _asked(self._views.requests.ask(kind, processing_id, actor, reason))
+
+
+async def _body(request: web.Request) -> Json:
+    """The JSON object that a request carries, empty where there is none. Raises ``ValueError``."""
+    content = await request.read()
+    document = orjson.loads(content) if content.strip() else {}
+    if not isinstance(document, dict):
+        raise ValueError("it must be a JSON object")
+    return document
+
+
+def _text(body: Json, name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} must be a text")
+    return value
+
+
+def _actor(request: web.Request, body: Json) -> str:
+    """Who asks, for the audit log: the token says only that they may."""
+    name = (_text(body, "by") or "").strip()
+    if not name:
+        return f"api {request.remote}"
+    if len(name) > MAX_ACTOR or not name.isprintable():
+        raise ValueError(f"by must be at most {MAX_ACTOR} printable characters")
+    return name
+
+
+async def _asked(call: Awaitable[Sent | Asked]) -> web.Response:
+    """202: it will be done; 404, 409: it cannot be; 503: it may be asked again."""
+    try:
+        done = await call
+    except Unknown as refused:
+        return _answer({"error": str(refused)}, 404)
+    except Refused as refused:
+        return _answer({"error": str(refused)}, 409)
+    except NotConfirmed as error:
+        return _answer({"error": str(error)}, 503)
+    except DATABASE_ERRORS as error:
+        if fault_of(error) is Fault.ROW:
+            return _answer({"error": "there is nothing of that name"}, 404)
+        return _answer({"error": "the database cannot be reached"}, 503)
+    return _answer(done.to_json(), 202)
 
 
 async def _from_database(call: Awaitable[Any], name: str | None = None) -> web.Response:

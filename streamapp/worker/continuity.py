@@ -24,7 +24,7 @@ log = logging.getLogger("streamapp.continuity")
 ASK_AGAIN = 0.5  # seconds before a broker that gave no answer is asked again
 REWIND_AGAIN = 5.0  # seconds after which the consumer is sent back once more
 LOOK_WITHIN = 5.0  # seconds that a look into the log may take
-STALLED_AFTER = 10.0  # seconds without a record although the partition has more
+STALLED_AFTER = 10.0  # seconds that a record may be missing before the log is asked
 
 FirstAt = Callable[[str, int, int], Awaitable[int | None]]
 
@@ -37,6 +37,12 @@ class Position(Protocol):
     async def seek(self, topic: str, partition: int, offset: int) -> None: ...
 
     def highwater(self, topic: str, partition: int) -> int | None: ...
+
+    def position(self, topic: str, partition: int) -> int | None: ...
+
+    def rounds(self, topic: str) -> int | None: ...
+
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool: ...
 
 
 class NoAnswer(Exception):
@@ -53,8 +59,8 @@ class Sequence:
         self.topic = topic
         self.partition = partition
         self.next: int | None = None
-        self.moved_at = time.monotonic()
         self.rewound_at: float | None = None
+        self.suspected: tuple[int, int, float] | None = None  # missing offset, round, time
 
 
 class Continuity:
@@ -99,7 +105,6 @@ class Continuity:
     def took(self, sequence: Sequence, offset: int) -> None:
         """The record was taken in."""
         sequence.next = offset + 1
-        sequence.moved_at = self._clock()
         sequence.rewound_at = None
 
     def _reaches(self, sequence: Sequence, offset: int) -> bool:
@@ -117,6 +122,8 @@ class Continuity:
                 await self._rewind(sequence)
             return True
         expected = sequence.next
+        if self._position.adjacent(sequence.topic, sequence.partition, expected - 1, offset):
+            return False
         first = await self._insist(lambda: self._look(sequence, expected, offset), valid)
         if first is None:
             return True
@@ -141,7 +148,8 @@ class Continuity:
 
     async def _rewind(self, sequence: Sequence) -> None:
         assert sequence.next is not None
-        sequence.rewound_at = sequence.moved_at = self._clock()
+        sequence.rewound_at = self._clock()
+        sequence.suspected = None
         await self._position.seek(sequence.topic, sequence.partition, sequence.next)
 
     async def _insist(
@@ -159,18 +167,15 @@ class Continuity:
         return None
 
     async def revive(self, sequence: Sequence) -> None:
-        """Send the consumer back where a partition has records and none of them comes.
+        """Send the consumer back where it handed records out and they did not arrive.
 
         Records that were passed over at the end of the log are followed by none that would
-        tell. Call it only while nothing holds intake up.
+        tell. Call it regularly, but only while nothing holds intake up.
         """
-        if sequence.next is None or self._clock() - sequence.moved_at < STALLED_AFTER:
+        if not self._is_overdue(sequence):
             return
-        highwater = self._position.highwater(sequence.topic, sequence.partition)
-        if highwater is None or highwater <= sequence.next:
-            return
-        expected = sequence.next
-        sequence.moved_at = self._clock()
+        assert sequence.next is not None
+        expected, sequence.suspected = sequence.next, None
         try:
             first = await self._first_at(sequence.topic, sequence.partition, expected)
         except NoAnswer as error:
@@ -186,6 +191,23 @@ class Continuity:
         )
         self._on_skip(sequence.topic)
         await self._rewind(sequence)
+
+    def _is_overdue(self, sequence: Sequence) -> bool:
+        """Whether the next record was handed out and can no longer be on its way.
+
+        All records of one poll are on their way until the next poll begins, and that may take
+        minutes where work is slow: time alone says nothing.
+        """
+        expected, rounds = sequence.next, self._position.rounds(sequence.topic)
+        position = self._position.position(sequence.topic, sequence.partition)
+        if expected is None or rounds is None or position is None or position <= expected:
+            sequence.suspected = None
+            return False
+        now = self._clock()
+        if sequence.suspected is None or sequence.suspected[0] != expected:
+            sequence.suspected = (expected, rounds, now)
+        _, since_round, since = sequence.suspected
+        return rounds > since_round and now - since >= STALLED_AFTER
 
 
 class LogReader:

@@ -17,12 +17,14 @@ from faust.types import TP
 
 from streamapp.observability.logging import configure
 from streamapp.settings import Settings
+from streamapp.worker.polls import Polls
 
 log = logging.getLogger("streamapp.worker")
 
 # Silence of the poll loop must never cost the membership: intake pauses for as long as the
 # database is away, and a consumer that left the group for it does not come back.
 MAX_POLL_INTERVAL = 1_000_000.0  # seconds; only this client knows of it
+METADATA_MAX_AGE = 30_000  # milliseconds; the client's own is five minutes
 # Marks of the dedup table that wait to be sent. Beyond it Faust pauses intake, and says so for
 # every record; its own 100 are reached by any burst.
 CHANGELOG_BUFFER = 5000
@@ -67,14 +69,32 @@ class StreamApp(faust.App):  # type: ignore[misc]
     after_stop: Callable[[], Awaitable[None]] | None = None
     hand_over: Callable[[bool], Awaitable[None]] | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.polls = Polls()
+        self.queues: dict[str, Any] = {}  # by topic: the records that wait for its agent
+
     async def on_first_start(self) -> None:
         if self.before_start is not None:
             await self.before_start()
         self.producer.buffer.max_messages = CHANGELOG_BUFFER
         topics = (self.settings.input_topic, self.settings.dlq_topic)
         self.consumer._read_offset = ReadOffsets(topics)
+        self._watch_polls()
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
+
+    def _watch_polls(self) -> None:
+        """What was polled is handed to the agents before the next poll begins."""
+        poll = self.consumer._wait_next_records
+
+        async def watched(timeout: float) -> Any:
+            self.polls.count += 1
+            records, active = await poll(timeout)
+            self.polls.note(records)
+            return records, active
+
+        self.consumer._wait_next_records = watched
 
     async def _before_seek(self, _: Any, **__: Any) -> None:
         """After a rebalance Faust goes back to the committed offsets, and only then empties the

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streamapp.worker.runtime import Runtime
 
 EVERY = 2.0  # seconds
-SLOW = 5  # database figures once in so many rounds
+SLOW = 5  # once in so many rounds, what takes the database longer
 
 
 class Gauges:
@@ -53,14 +53,15 @@ class Gauges:
         database = self._runtime.database
         while True:
             self.refresh()
-            # While it is away, in every round: a worker without work hears of its return here.
-            if rounds % SLOW == 0 or not database.available:
-                try:
+            # In every round: a worker without work hears here that it is away, or back.
+            try:
+                await self._stuck()
+                if rounds % SLOW == 0 or not database.available:
                     await self._from_database()
-                except DATABASE_ERRORS as error:
-                    database.report(error)
-                else:
-                    database.report(None)
+            except DATABASE_ERRORS as error:
+                database.report(error)
+            else:
+                database.report(None)
             await self._ask_broker()
             rounds += 1
             await asyncio.sleep(EVERY)
@@ -88,6 +89,11 @@ class Gauges:
         )
         oldest = min((row["oldest"] for row in rows), default=None)
         metrics.dead_letters_open({row["reason"]: row["n"] for row in rows}, oldest)
+
+    async def _stuck(self) -> None:
+        """What people are called for, so in every round."""
+        pool: Any = self._runtime.pool
+        metrics = self._runtime.metrics
         stuck = await pool.fetchrow(
             "SELECT count(*) FILTER (WHERE resume_at IS NOT NULL) AS parked, "
             "count(*) FILTER (WHERE resume_at IS NULL) AS given_up "

@@ -148,6 +148,25 @@ class Membership:
             return None  # the consumer is not there, or the partition no longer ours
         return offset
 
+    def position(self, topic: str, partition: int) -> int | None:
+        """The offset of the record that the consumer hands out next."""
+        try:
+            assignment = self._thread._consumer._subscription.subscription.assignment
+            offset: int = assignment.state_value(TopicPartition(topic, partition)).position
+        except (AttributeError, AssertionError, KeyError, KafkaError):
+            return None  # the consumer is not there, or the partition no longer ours
+        return offset
+
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool:
+        """Whether the log is known to have no record between these two offsets."""
+        return bool(self._app.polls.adjacent(topic, partition, before, offset))
+
+    def rounds(self, topic: str) -> int | None:
+        """How many polls have begun; all that earlier ones handed out has arrived. None while
+        records wait for the topic's agent."""
+        queue = self._app.queues.get(topic)
+        return int(self._app.polls.count) if queue is not None and queue.empty() else None
+
     @property
     def assigned(self) -> bool:
         """Whether the group has given this worker its share (which may be none)."""

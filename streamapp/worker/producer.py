@@ -43,6 +43,10 @@ SAY_EVERY = 60.0
 SILENCE = 5.0  # seconds without an acknowledgement after which the broker counts as away
 
 
+class NoSuchPartition(Exception):
+    """The topic has fewer partitions than when the record was first there."""
+
+
 # The client asserts that a record has a key or a value. Kafka does not, and a dead letter is sent
 # as its record came: this stands for "no key" up to the serialiser.
 _NO_KEY = object()
@@ -124,14 +128,25 @@ class Producer:
         return topic not in cluster.topics(exclude_internal_topics=False)
 
     async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
     ) -> asyncio.Future[object]:
-        """Hand a record over. Raises ``DEFINITE`` errors at once, ``KafkaError`` for others."""
+        """Hand a record over, for the partition of its key unless one is given. Raises
+        ``DEFINITE`` errors at once, ``NoSuchPartition``, and ``KafkaError`` for others."""
         assert self._producer is not None
+        if partition is not None:
+            there = await self._producer.partitions_for(topic)
+            if partition not in there:
+                raise NoSuchPartition(f"topic {topic} has no partition {partition}")
         future: asyncio.Future[object] = await self._producer.send(
             topic,
             value=value,
             key=_NO_KEY if key is None and value is None else key,
+            partition=partition,
             headers=list(headers),
         )
         return future

@@ -129,8 +129,13 @@ class OutboxRelay:
         """Give rows to the producer, in order; gives those that it refuses for good."""
         refused: list[tuple[int, str]] = []
         self._halted = False
+        gone: BaseException | None = None
         for row in rows:
             record = row.record
+            if gone is not None:
+                # The client looks for the topic for seconds, and for each row again.
+                await self._refuse(row, gone, refused)
+                continue
             try:
                 async with asyncio.timeout(ACK_WITHIN):
                     future = await self._producer.send(
@@ -140,6 +145,7 @@ class OutboxRelay:
                 await self._refuse(row, error, refused)
             except (KafkaError, TimeoutError) as error:
                 if self._of_letters and await self._dead_letters.refuses(error):
+                    gone = error
                     await self._refuse(row, error, refused)
                     continue
                 self._broker.report(self._topic, error)

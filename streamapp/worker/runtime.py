@@ -34,6 +34,8 @@ from streamapp.storage.journal import PostgresJournal
 from streamapp.storage.outbox import Outbox
 from streamapp.storage.owners import raise_epoch
 from streamapp.storage.queries import Queries
+from streamapp.storage.redrives import Redrives
+from streamapp.storage.requests import SagaRequests
 from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
@@ -48,6 +50,7 @@ from streamapp.worker.membership import Membership
 from streamapp.worker.observer import Observer
 from streamapp.worker.ownership import PartitionLease
 from streamapp.worker.producer import BrokerHealth, DeadLetterProducer, Producer
+from streamapp.worker.redrive import Redriver
 from streamapp.worker.relay import OutboxRelay
 from streamapp.worker.resumer import Resumer
 
@@ -152,11 +155,19 @@ class Runtime:
         settings = self.settings
         self.pool = await create_pool(settings)
         self.database.on_read_only = self._leave_sessions
+        requests = SagaRequests(self.pool, settings.consumer_group, settings.input_topic)
+        redrives = Redrives(
+            self.pool,
+            input_topic=settings.input_topic,
+            max_payload_bytes=settings.max_payload_bytes,
+        )
         self.views = Views(
             readiness=self.readiness,
             worker=self.figures,
             circuits=self.breakers,
             data=Queries(self.pool),
+            redriver=Redriver(redrives, self.producer),
+            requests=requests,
             registry=self.metrics.registry,
         )
         await self.producer.start()
@@ -221,6 +232,8 @@ class Runtime:
             sagas=self.sagas,
             journal=self.journal,
             unfinished=UnfinishedSagas(self.pool, settings.consumer_group, settings.input_topic),
+            requests=requests,
+            worker=self.worker,
             intake=self.intake,
             health=self.database,
             interval=STUCK_LOOK,

@@ -7,8 +7,8 @@ topic says is the truth that everything else is compared with.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -318,9 +318,9 @@ def check_letter_table(case: Case) -> tuple[int, list[Violation]]:
 
 def summary(violations: Sequence[Violation]) -> str:
     """The last line of a run."""
-    count: Mapping[str, int] = {
-        kind: sum(violation.kind == kind for violation in violations)
-        for kind in ("lost", "doubled", "out of order", "wrong")
-    }
-    line = ", ".join(f"{count[kind]} {kind}" for kind in ("lost", "doubled", "out of order"))
-    return line + (f", {count['wrong']} otherwise wrong" if count["wrong"] else "")
+    count = Counter(violation.kind for violation in violations)
+    parts = [f"{count[kind]} {kind}" for kind in ("lost", "doubled", "out of order")]
+    parts += [f"{count['wrong']} otherwise wrong"] if count["wrong"] else []
+    parts += [f"{count['no progress']} without progress"] if count["no progress"] else []
+    parts += ["shows nothing"] if count["shows nothing"] else []
+    return ", ".join(parts)

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from streamapp.demo.guardian import Guardian
 from streamapp.demo.postgres import EmbeddedPostgres
 from streamapp.settings import Settings
+from tests.chaos.schedule import WORKER
 from tests.chaos.services import CLIENT_TIMEOUT
 from tests.kafka.broker import Broker
 from tests.support.worker import WorkerProcess
@@ -23,7 +25,8 @@ LOOK = 0.5  # seconds between looks at the workers
 
 _ENVIRONMENT = {
     "STREAMAPP_CONSUMER_GROUP": "chaos",
-    "STREAMAPP_TOPIC_PARTITIONS": "6",
+    # As many for each of one to four workers: a worker without any would have nothing to do.
+    "STREAMAPP_TOPIC_PARTITIONS": "12",
     "STREAMAPP_SESSION_TIMEOUT": str(SESSION_TIMEOUT),
     "STREAMAPP_SALES_EMAIL": "sales@localhost",
     "STREAMAPP_ORDER_SERVICE_TIMEOUT": str(CLIENT_TIMEOUT),
@@ -42,8 +45,11 @@ Tell = Callable[[str], None]
 class Worker(WorkerProcess):
     """A worker that may be down on purpose (``wanted`` is false then)."""
 
-    def __init__(self, name: str, directory: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, directory: Path, environment: dict[str, str], program: tuple[str, ...]
+    ) -> None:
         super().__init__(directory, environment)
+        self.program = program
         self.name = name
         self.wanted = False
         self.lock = asyncio.Lock()  # held while a fault is at it
@@ -78,19 +84,32 @@ class Worker(WorkerProcess):
         if self.exit_code is None:
             self.signal(number)
 
-    def forget(self) -> None:
-        """Delete its local state; it must not be running."""
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still by a signal."""
+        return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+
+    def forget(self) -> bool:
+        """Delete its local state, and tell whether it had any. It must not be running."""
+        had_some = any(self._state.rglob("*.db"))
         shutil.rmtree(self._state, ignore_errors=True)
+        return had_some
 
 
 class Cluster:
-    """Everything that runs, each under its own directory. ``close`` may be called at any time."""
+    """Everything that runs, each under its own directory. ``close`` may be called at any time.
 
-    def __init__(self, directory: Path, tell: Tell) -> None:
+    ``program`` is what Python runs as a worker.
+    """
+
+    def __init__(
+        self, directory: Path, tell: Tell, program: tuple[str, ...] = Worker.program
+    ) -> None:
         self.directory = directory
         self.workers: list[Worker] = []
         self.restarts = 0  # of workers that ended by themselves
         self._tell = tell
+        self._program = program
         self._guardian = Guardian()
         self.postgres = EmbeddedPostgres(self._guardian)
         self.broker: Broker | None = None
@@ -99,12 +118,12 @@ class Cluster:
 
     async def start(self, workers: int, order_service: str, mail_server: str) -> None:
         """Start all of it and wait until the workers are ready."""
-        dsn = await asyncio.to_thread(self.postgres.start)
-        self.broker = await asyncio.to_thread(Broker, self.directory / "kafka")
-        await asyncio.to_thread(self.broker.start)
+        dsn, broker = await asyncio.gather(
+            asyncio.to_thread(self.postgres.start), asyncio.to_thread(self._start_broker)
+        )
         self._environment = {
             **_ENVIRONMENT,
-            "STREAMAPP_KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap,
+            "STREAMAPP_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
             "STREAMAPP_DATABASE_URL": dsn,
             "STREAMAPP_ORDER_SERVICE_URL": order_service,
             "STREAMAPP_SMTP_URL": mail_server,
@@ -119,11 +138,17 @@ class Cluster:
         for worker in self.workers:
             await worker.wait_until_ready()
 
+    def _start_broker(self) -> Broker:
+        # Known before it runs, so that ``close`` stops it whatever happens.
+        broker = self.broker = Broker(self.directory / "kafka")
+        broker.start()
+        return broker
+
     def add(self) -> Worker:
         """A further worker, not started yet."""
         self._made += 1
-        name = f"worker-{self._made}"
-        worker = Worker(name, self.directory / name, self._environment)
+        name = WORKER.format(self._made)
+        worker = Worker(name, self.directory / name, self._environment, self._program)
         self.workers.append(worker)
         return worker
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any, Protocol
 
 import asyncpg
@@ -48,16 +49,18 @@ class Running(Protocol):
         """Raises while the database is away."""
 
 
-async def wait_until_settled(cluster: Running, within: float) -> str:
-    """Wait until nothing is left to do; gives what is left after so many seconds, else ""."""
+async def wait_until_settled(cluster: Running, patience: float) -> str:
+    """Wait until nothing is left to do; gives what is left once nothing of it has become less
+    for ``patience`` seconds, else ""."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + within
+    deadline = loop.time() + patience
+    least: dict[str, float] = {}
     settled_at: float | None = None
     while True:
         try:
             left = await _left(cluster)
         except (KafkaError, asyncpg.PostgresError, OSError) as error:
-            left = {"cannot be asked": repr(error)}
+            left = {f"cannot be asked: {error!r}": 1}
         if not left:
             return ""
         if left.keys() == {"stuck"}:
@@ -66,14 +69,17 @@ async def wait_until_settled(cluster: Running, within: float) -> str:
                 return ""
         else:
             settled_at = None
+        if any(count < least.get(name, math.inf) for name, count in left.items()):
+            deadline = loop.time() + patience
+        least = {name: min(count, least.get(name, math.inf)) for name, count in left.items()}
         if loop.time() > deadline:
             return ", ".join(f"{name}: {count}" for name, count in left.items())
         await asyncio.sleep(LOOK)
 
 
-async def _left(cluster: Running) -> dict[str, Any]:
+async def _left(cluster: Running) -> dict[str, int]:
     settings = cluster.settings
-    left: dict[str, Any] = {
+    left: dict[str, int] = {
         "records not committed": await lag(settings),
         "dead letters not committed": await lag(_of_dead_letters(settings)),
     }

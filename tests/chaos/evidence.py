@@ -120,9 +120,12 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that was promised and did not hold. ``ids`` are the messages concerned."""
+    """Something that was promised and did not hold. ``ids`` are the messages concerned.
 
-    kind: Literal["lost", "doubled", "out of order", "wrong"]
+    ``no progress``: work stood still although nothing was broken for long. ``shows nothing``: the
+    run lacks something without which a clean result would mean nothing.
+    """
+
+    kind: Literal["lost", "doubled", "out of order", "wrong", "no progress", "shows nothing"]
     text: str
     ids: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)

@@ -23,6 +23,7 @@ CLIENT_TIMEOUT = 3.0  # seconds; what the workers are given
 _LATE = (3.2, 6.0)  # seconds; beyond the client's timeout
 _SLOW = (0.3, 2.0)
 _HANG = 20.0
+_GARBAGE = (b"<html>welcome</html>", b"[1, 2", b'"done"', b"\xff\xfe", b'{"order_id": "a\\u0000"}')
 
 Clock = Callable[[], float]
 
@@ -36,18 +37,31 @@ class Mood(StrEnum):
     LATE = "late"  # the effect at once or in the end, the answer after the client's timeout
     CUTS = "cuts"  # closes the connection, before the effect, after it, or within the answer
     SLOW = "slow"
+    LIMITS = "limits"  # 429 with Retry-After, without effect
+    GARBLES = "garbles"  # the effect, and an answer that nobody understands
 
 
 @dataclass(slots=True)
 class Temper:
-    """A mood, and the share of requests that it strikes."""
+    """A mood, the share of requests that it strikes, and how many it has struck."""
 
     random: Random
     mood: Mood = Mood.WELL
     share: float = 1.0
+    struck: int = 0
+
+    def upset(self, mood: Mood, share: float) -> None:
+        self.mood, self.share, self.struck = mood, share, 0
+
+    def calm(self) -> None:
+        self.mood = Mood.WELL
 
     def strike(self) -> Mood:
-        return self.mood if self.random.random() < self.share else Mood.WELL
+        """The mood that the next request meets."""
+        if self.mood is Mood.WELL or self.random.random() >= self.share:
+            return Mood.WELL
+        self.struck += 1
+        return self.mood
 
 
 class OrderService:
@@ -152,6 +166,10 @@ class OrderService:
         if mood is Mood.REFUSES:
             request.outcome = "503"
             return web.json_response({"error": "out of order"}, status=503)
+        if mood is Mood.LIMITS:
+            request.outcome = "429"
+            wait = {"Retry-After": random.choice(("1", "2"))}
+            return web.json_response({"error": "too many"}, status=429, headers=wait)
         if mood is Mood.HANGS:
             request.outcome = "hung"
             await asyncio.sleep(_HANG)
@@ -181,6 +199,8 @@ class OrderService:
             await response.write(b'{"order_id')
             _cut(http)
             return response
+        if mood is Mood.GARBLES and status == 200:
+            return web.Response(body=random.choice(_GARBAGE), content_type="application/json")
         return _cut(http) if mood is Mood.CUTS else web.json_response(body, status=status)
 
 

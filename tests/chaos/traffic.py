@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -20,6 +20,7 @@ AT_ONCE = 0.05  # share of messages that are repeated right after
 LATE = 0.05  # the same, later
 BAD = 0.03
 REMEMBERED = 500  # messages that a late repetition is drawn from
+FEW = 30  # messages that a flood of repetitions consists of
 REFUSED = "Discontinued lamp"  # the order service refuses orders for it
 
 _PATIENCE_MS = 120_000  # longer than any outage of the broker
@@ -31,10 +32,14 @@ _OTHERS = (("COMPLAINT", 0.9), ("PRICING_INQUIRY", 0.9), ("UNKNOWN", 0.3))
 
 
 class Traffic:
-    """Makes the records; the same seed gives the same ones."""
+    """Makes the records; the same seed gives the same messages in the same order.
+
+    Floods have chances of their own, so that their moment changes nothing of the rest.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
+        self._floods = Random(seed + 1)
         self._seed = seed
         self._sequence: defaultdict[str, int] = defaultdict(int)
         self._recent: list[Sent] = []
@@ -49,22 +54,17 @@ class Traffic:
         if random.random() < LATE and self._recent:
             made.append(self._again(random.choice(self._recent)))
         if random.random() < BAD:
-            made.append(self._bad())
+            made.append(self._bad(random))
         if len(self._recent) < REMEMBERED:
             self._recent.append(made[0])
         else:
             self._recent[random.randrange(REMEMBERED)] = made[0]
         return made
 
-    def _lead(self) -> str:
-        if self._random.random() < HOT:
-            return "lead-hot"
-        return f"lead-{self._random.randrange(LEADS):03d}"
-
     def _message(self) -> Sent:
         random = self._random
         kind = random.choices(list(_KINDS), list(_KINDS.values()))[0]
-        lead = self._lead()
+        lead = _lead(random)
         self._sequence[lead] += 1
         processing_id = f"{self._seed}-{lead}-{self._sequence[lead]}"
         intent, confidence = ("ORDER_REQUEST", 0.93)
@@ -79,9 +79,16 @@ class Traffic:
             first.kind, first.processing_id, first.lead, first.seq, first.key, first.value
         )
 
-    def _bad(self) -> Sent:
-        random = self._random
-        lead = self._lead()
+    def flood(self, count: int, *, bad: bool) -> list[Sent]:
+        """Records that come all at once: bad ones, or the same few messages again and again."""
+        random = self._floods
+        if bad:
+            return [self._bad(random) for _ in range(count)]
+        few = random.sample(self._recent, min(len(self._recent), FEW))
+        return [self._again(random.choice(few)) for _ in range(count if few else 0)]
+
+    def _bad(self, random: Random) -> Sent:
+        lead = _lead(random)
         key, name = lead.encode(), f"bad-{len(self.sent)}"
         good = _value(name, lead, "ORDER_REQUEST", 0.93, "Desk lamp", 0)
         stranger = {"tenant_id": None, "lead_id": f"stranger-{len(self.sent)}"}
@@ -114,6 +121,12 @@ class Traffic:
             yield f"lead-{number:03d}"
 
 
+def _lead(random: Random) -> str:
+    if random.random() < HOT:
+        return "lead-hot"
+    return f"lead-{random.randrange(LEADS):03d}"
+
+
 def _value(id_: str, lead: str, intent: str, confidence: float, product: str, seq: int) -> bytes:
     return json.dumps(
         {
@@ -137,19 +150,37 @@ class Stream:
     """Sends the traffic at a steady rate, over whatever happens to the broker.
 
     ``acknowledged`` holds the numbers of the records that the broker confirmed; ``failures``
-    counts those that the client gave up, whose fate only the log tells.
+    counts those that the client gave up, whose fate only the log tells. Where the machine is too
+    slow for the rate it waits while ``crowded()``, for ``waited`` seconds in all.
     """
 
-    def __init__(self, traffic: Traffic, bootstrap: str, topic: str, rate: float) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        bootstrap: str,
+        topic: str,
+        rate: float,
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._traffic = traffic
         self._bootstrap = bootstrap
         self._topic = topic
         self._rate = rate
         self.acknowledged: set[int] = set()
         self.failures = 0
+        self.waited = 0.0
+        self._crowded = crowded
+        self._producer: AIOKafkaProducer | None = None
+        # A repetition, or another message under the same id, must come after its original.
+        self._turn = asyncio.Lock()
+        self._over = asyncio.Event()
+
+    def end(self) -> None:
+        """Let ``run`` come to its end."""
+        self._over.set()
 
     async def run(self, seconds: float) -> None:
-        """Send for so long, and return once the broker confirmed everything."""
+        """Send for so long, or until ``end``; return once the broker confirmed everything."""
         # Idempotent: a retry of this client must not be the one that doubles or reorders.
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
@@ -158,22 +189,40 @@ class Stream:
             request_timeout_ms=_PATIENCE_MS,
         )
         await producer.start()
+        self._producer = producer
         try:
             await self._send_all(producer, seconds)
             await producer.flush()
         finally:
+            self._producer = None
             await producer.stop()
+
+    async def flood(self, count: int, *, bad: bool) -> int:
+        """Send so many records at once; gives how many there were to send."""
+        async with self._turn:
+            if self._producer is None:
+                return 0
+            records = self._traffic.flood(count, bad=bad)
+            for record in records:
+                await self._send(self._producer, record)
+            return len(records)
 
     async def _send_all(self, producer: Any, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         due = loop.time()
-        while loop.time() < end:
+        while loop.time() < end and not self._over.is_set():
+            if self._crowded():
+                await asyncio.sleep(_TICK)
+                self.waited += _TICK
+                due = loop.time()
+                continue
             due = max(due, loop.time() - _CATCH_UP)
-            while due < loop.time():
-                for record in self._traffic.next():
-                    due += 1 / self._rate
-                    await self._send(producer, record)
+            while due < loop.time() and not self._over.is_set():
+                async with self._turn:
+                    for record in self._traffic.next():
+                        due += 1 / self._rate
+                        await self._send(producer, record)
             await asyncio.sleep(_TICK)
 
     async def _send(self, producer: Any, record: Sent) -> None:

@@ -21,9 +21,10 @@ from streamapp.services.http import HttpService
 from streamapp.settings import Settings, load
 from streamapp.worker import gauges, runtime
 from tests.crash.plain import PlainMembership, PlainProducer, PlainTable, Source, Topics
-from tests.crash.plan import add_actions, intents
+from tests.crash.plan import add_actions, intents, refused_order
 from tests.crash.recorder import Recorder
 
+REDRIVE = "a letter to be redriven"
 DONE_WITHIN = 60.0  # seconds; reached only by a run that is stuck
 
 
@@ -139,7 +140,11 @@ async def _until_done(life: Life, worker: runtime.Runtime) -> None:
         while left := await _left(connection, settings, topics):
             assert time.monotonic() < deadline, f"{life}: {left} is left"
             if left == "a stuck saga":
-                await _heal(life)
+                await _tell(life, "heal")
+            elif left == REDRIVE:
+                await _tell(life, "reform")
+                redrive = worker.views.redriver.retry(refused_order(life.name), "somebody")
+                await asyncio.create_task(redrive, name="redrive")
             await asyncio.sleep(0.01)
     finally:
         await connection.close()
@@ -160,13 +165,19 @@ async def _left(connection: Any, settings: Settings, topics: Topics) -> str | No
         "and status not in ('COMPLETED', 'COMPENSATED') limit 1",
         settings.consumer_group,
     )
-    return "a stuck saga" if status == "STUCK" else status
+    if status is not None:
+        return "a stuck saga" if status == "STUCK" else str(status)
+    settled = await connection.fetchval(
+        "select status = 'resolved' from dead_letter_queue where message_id = $1",
+        refused_order(settings.consumer_group),
+    )
+    return None if settled else REDRIVE
 
 
-async def _heal(life: Life) -> None:
+async def _tell(life: Life, what: str) -> None:
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{life.ledger}/heal/{life.name}") as response,
+        session.post(f"{life.ledger}/{what}") as response,
     ):
         assert response.status == 200
 

@@ -27,7 +27,8 @@ class Ledger:
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     created: Counter[str] = field(default_factory=Counter)  # effects by key
     mails: list[tuple[str, str]] = field(default_factory=list)  # message id, key
-    healed: set[str] = field(default_factory=set)  # messages whose effects may be cancelled
+    healed: set[str] = field(default_factory=set)  # keys of effects that may be cancelled
+    reformed: bool = False  # orders for what was refused are taken
     _gone: set[str] = field(default_factory=set)
 
     def application(self) -> web.Application:
@@ -36,7 +37,8 @@ class Ledger:
         app.router.add_post("/effects/{action}/{key}/cancel", self._cancel)
         app.router.add_post("/orders", self._order)
         app.router.add_post("/orders/{key}/cancel", self._cancel)
-        app.router.add_post("/heal/{name}", self._heal)
+        app.router.add_post("/heal", self._heal)
+        app.router.add_post("/reform", self._reform)
         return app
 
     def smtp(self) -> SMTP:
@@ -57,7 +59,8 @@ class Ledger:
 
     async def _order(self, request: web.Request) -> web.Response:
         key, body = await self._noted(request)
-        return self._create(key, "order", refused=json.loads(body)["product"] in REFUSED)
+        refused = json.loads(body)["product"] in REFUSED and not self.reformed
+        return self._create(key, "order", refused=refused)
 
     def _create(self, key: str, what: str, *, refused: bool) -> web.Response:
         if refused or key in self._gone:
@@ -81,6 +84,10 @@ class Ledger:
 
     async def _heal(self, request: web.Request) -> web.Response:
         self.healed |= {key for key, what in self.active.items() if what == "clinging"}
+        return web.json_response({})
+
+    async def _reform(self, request: web.Request) -> web.Response:
+        self.reformed = True
         return web.json_response({})
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802

@@ -118,6 +118,15 @@ class PlainMembership:
     def highwater(self, topic: str, partition: int) -> int | None:
         return None
 
+    def position(self, topic: str, partition: int) -> int | None:
+        return None
+
+    def rounds(self, topic: str) -> int | None:
+        return None
+
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool:
+        return False
+
 
 class PlainProducer:
     """Publishes into files."""
@@ -141,7 +150,12 @@ class PlainProducer:
         return False
 
     async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        partition: int | None = None,
     ) -> asyncio.Future[object]:
         if value is not None and self._refused.get(topic, b"\0") in value:
             if topic == self._dlq_topic:

@@ -171,6 +171,11 @@ def message(lead: str, processing_id: str, intent: str, entities: dict[str, Any]
     ).encode()
 
 
+def refused_order(name: str) -> str:
+    """The message of a run whose order is refused, and redriven in the end."""
+    return f"{name}-refused-order"
+
+
 def script(name: str) -> list[bytes]:
     """The input topic of one run, in order; ``name`` keeps the ids of runs apart."""
 
@@ -190,7 +195,7 @@ def script(name: str) -> list[bytes]:
         crash("best-effort", "first", "unwelcome", "say"),
         b"{" + TOO_LARGE,
         crash("forward", "note"),  # the same id with another payload
-        message(lead, f"{name}-refused-order", "ORDER_REQUEST", {**order, "product": "refused"}),
+        message(lead, refused_order(name), "ORDER_REQUEST", {**order, "product": "refused"}),
         crash("unpublishable", "note", "mumble"),
         crash("stuck", "first", "clinging", "refused"),
         crash("after", "last", "say"),

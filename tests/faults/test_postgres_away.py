@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
 
-from streamapp.demo.postgres import EmbeddedPostgres, PostgresError
+from streamapp.demo.postgres import EmbeddedPostgres
 from tests.faults.load import Services, check, is_red, steady, works
+from tests.faults.servers import start_again
 from tests.kafka.job import lag
 from tests.support.worker import WorkerProcess
 from tests.worker.conftest import Stage
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.timeout(300)
 # Longer than the session timeout of the stage, and than any interval at which a part of the worker
 # looks for something.
 OUTAGE = float(os.environ.get("STREAMAPP_TEST_OUTAGE_SECONDS", "5"))
-START_WITHIN = 60.0  # seconds
 
 Fault = Callable[[EmbeddedPostgres, WorkerProcess], Awaitable[None]]
 
@@ -52,20 +51,6 @@ async def killed(server: EmbeddedPostgres, worker: WorkerProcess) -> None:
     os.kill(server.pid, signal.SIGKILL)
     await asyncio.to_thread(server.stop)  # waits for its end
     await asyncio.to_thread(start_again, server)
-
-
-def start_again(server: EmbeddedPostgres) -> None:
-    """Its backends end a moment after it, and a new server waits for that."""
-    deadline = time.monotonic() + START_WITHIN
-    while True:
-        try:
-            server.start()
-        except PostgresError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
 
 
 async def a_backend_crashed(server: EmbeddedPostgres, worker: WorkerProcess) -> None:

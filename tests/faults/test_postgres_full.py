@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +18,7 @@ from streamapp.demo.postgres import EmbeddedPostgres
 from streamapp.storage.migrations import upgrade
 from tests.faults.full_disk import SmallDisk, Unavailable, full_table, small_disk
 from tests.faults.load import Services, check, is_red, steady, works
+from tests.faults.servers import start_again
 from tests.kafka.job import lag
 from tests.support.crowd import Crowd
 from tests.support.waiting import until, until_async
@@ -66,7 +70,7 @@ async def disk(guardian: Guardian, server: EmbeddedPostgres) -> AsyncIterator[Sm
     path = guardian.directory / "small-disk"
     owner = (await data_directory(server.dsn())).stat()
     try:
-        with small_disk(path, 64, (owner.st_uid, owner.st_gid)) as disk:
+        with small_disk(path, 128, (owner.st_uid, owner.st_gid)) as disk:
             yield disk
     except Unavailable as reason:
         pytest.skip(str(reason))
@@ -109,6 +113,77 @@ async def test_a_disk_that_fills_up_under_load_is_waited_for(
         assert await worker.stop() == 0
     finally:
         worker.kill()
+
+
+@pytest.fixture
+async def log_on_small_disk(
+    server: EmbeddedPostgres, disk: SmallDisk
+) -> AsyncIterator[EmbeddedPostgres]:
+    """The server with its write-ahead log on the small disk."""
+    log = await data_directory(server.dsn()) / "pg_wal"
+    kept, small = log.with_name("pg_wal.kept"), disk.path / "pg_wal"
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(copy, log, small)
+    log.rename(kept)
+    log.symlink_to(small)
+    await asyncio.to_thread(server.start)
+    yield server
+    disk.free()
+    await until_async(lambda: answers(server))
+    await asyncio.to_thread(server.stop)
+    log.unlink()
+    await asyncio.to_thread(copy, small, log)
+    shutil.rmtree(kept)
+    await asyncio.to_thread(server.start)
+
+
+def copy(source: Path, target: Path) -> None:
+    """With owners and permissions."""
+    subprocess.run(["cp", "-a", source, target], check=True)
+
+
+async def answers(server: EmbeddedPostgres) -> bool:
+    """Start the server, should it have ended, and ask it."""
+    await asyncio.to_thread(start_again, server)
+    try:
+        connection = await asyncpg.connect(server.dsn(), timeout=10)
+    except (asyncpg.PostgresError, OSError, TimeoutError):
+        return False
+    await connection.close()
+    return True
+
+
+async def test_a_server_that_panics_as_its_log_has_no_room_is_waited_for(
+    log_on_small_disk: EmbeddedPostgres, disk: SmallDisk, stage: Stage, services: Services
+) -> None:
+    """With root: it ends all sessions, and cannot recover before somebody makes room."""
+    server = log_on_small_disk
+    worker = stage.worker(**services.environment)
+    worker.start()
+    await worker.wait_until_ready()
+    async with steady(worker.settings, "log") as load:
+        await works(worker)
+        await asyncio.to_thread(disk.fill)
+        await use_up_log(server)
+        await waits(worker)
+        disk.free()
+        await until_async(lambda: answers(server))
+        await works(worker)
+    await check(worker, load, services)
+    assert await worker.stop() == 0
+
+
+async def use_up_log(server: EmbeddedPostgres) -> None:
+    """Begin new files of the log until there is no room for one, and the server panics."""
+    base = (await data_directory(server.dsn())).parent
+    server_log = base.with_name(f"{base.name}.log")
+    connection = await asyncpg.connect(server.dsn())
+    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        for _ in range(100):
+            await connection.execute("create temp table t(); drop table t")
+            await connection.execute("select pg_switch_wal()")
+    connection.terminate()
+    await until(lambda: "PANIC" in server_log.read_text())
 
 
 async def test_too_many_connections_are_waited_for(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos.services import OrderService
 from tests.kafka.broker import Broker
-from tests.kafka.stage import Stage
+from tests.kafka.stage import RATE, Stage
 
 _names = count(1)
 NewBroker = Callable[..., Broker]
@@ -89,9 +89,10 @@ def new_stage(
     """Makes the stage of a test: topics, group and database of its own, on the given broker."""
     made: list[Stage] = []
 
-    def make(bootstrap: str, dsn: str = database, **more: str) -> Stage:
+    def make(bootstrap: str, dsn: str = database, rate: float = RATE, **more: str) -> Stage:
         service, url = orders
-        made.append(Stage(f"s{next(_names)}", bootstrap, dsn, service, url, tmp_path, **more))
+        name = f"s{next(_names)}"
+        made.append(Stage(name, bootstrap, dsn, service, url, tmp_path, rate, **more))
         return made[-1]
 
     yield make

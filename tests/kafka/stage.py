@@ -19,6 +19,7 @@ import asyncpg
 from streamapp.settings import Settings
 from tests.chaos.checks import Case
 from tests.chaos.collect import collect, wait_until_settled
+from tests.chaos.evidence import Violation
 from tests.chaos.order import CHECKS
 from tests.chaos.services import MailServer, OrderService
 from tests.chaos.traffic import Stream, Traffic
@@ -26,12 +27,17 @@ from tests.support.worker import WorkerProcess
 
 RATE = 60.0  # records a second
 PROGRESS_WITHIN = 90.0  # seconds
-SETTLED_WITHIN = 120.0  # seconds
+SETTLED_WITHIN = 240.0  # seconds
 FOREVER = 3600.0  # seconds; a load ends when its block does
 
 
 class Stage:
-    """One group's topics, database, order service and workers. ``close`` ends the workers."""
+    """One group's topics, database, order service and workers. ``close`` ends the workers.
+
+    ``program`` is what Python runs as a worker.
+    """
+
+    program = WorkerProcess.program
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class Stage:
         orders: OrderService,
         orders_url: str,
         directory: Path,
+        rate: float = RATE,
         **more: str,
     ) -> None:
         self.orders = orders
@@ -63,18 +70,19 @@ class Stage:
             "STREAMAPP_RETRY_DELAYS": "0.5,1,3",
             **more,
         }
-        self.stream = Stream(self.traffic, bootstrap, f"{name}-ai-results", RATE)
+        self.stream = Stream(self.traffic, bootstrap, f"{name}-ai-results", rate)
 
     def new_worker(self, **more: str) -> WorkerProcess:
         """A further worker of the group, not started yet."""
         number = len(self.workers) + 1
         worker = WorkerProcess(self._directory / f"worker-{number}", {**self._environment, **more})
+        worker.program = self.program
         self.workers.append(worker)
         return worker
 
-    async def prepare(self, workers: int = 1) -> list[WorkerProcess]:
+    async def prepare(self, workers: int = 1, **more: str) -> list[WorkerProcess]:
         """Create the topics and start so many workers; returns once they are ready."""
-        made = [self.new_worker() for _ in range(workers)]
+        made = [self.new_worker(**more) for _ in range(workers)]
         status, _, errors = await made[0].run("migrate")
         assert status == 0, errors
         for worker in made:
@@ -148,6 +156,13 @@ class Stage:
         All is: every record of the input topic and of the dead-letter topic committed, no saga
         unfinished, no outbox row that waits. ``without`` names checks that do not apply.
         """
+        case, violations = await self.audit(without)
+        shown = "\n".join(f"{each.kind}: {each.text}" for each in violations[:20])
+        assert not violations, f"{len(violations)} violations\n{shown}\n{self.logs()}"
+        return case
+
+    async def audit(self, without: Collection[str] = ()) -> tuple[Case, list[Violation]]:
+        """The same, and gives what was found wrong."""
         left = await wait_until_settled(self, SETTLED_WITHIN)
         assert not left, f"{left}\n{self.logs()}"
         case = Case(
@@ -162,10 +177,8 @@ class Stage:
             if name not in without
             for violation in check(case)[1]
         ]
-        shown = "\n".join(f"{each.kind}: {each.text}" for each in violations[:20])
-        assert not violations, f"{len(violations)} violations\n{shown}\n{self.logs()}"
         assert len(case.sagas) > 0
-        return case
+        return case, violations
 
     def close(self) -> None:
         for worker in self.workers:

@@ -48,6 +48,20 @@ async def delete_topic(bootstrap: str, name: str) -> None:
                 await asyncio.sleep(0.05)
 
 
+async def until_in_sync(bootstrap: str, replicas: int) -> None:
+    """Wait until every partition of every topic has so many replicas in sync."""
+    async with admin(bootstrap) as client, asyncio.timeout(90):
+        while True:
+            topics = await client.describe_topics()
+            if all(
+                len(partition["isr"]) == replicas
+                for topic in topics
+                for partition in topic["partitions"]
+            ):
+                return
+            await asyncio.sleep(0.2)
+
+
 def _bindings(topic: str) -> list[AclBinding]:
     def acl(operation: AclOperation, permission: AclPermissionType) -> AclBinding:
         return AclBinding(

@@ -58,6 +58,8 @@ NAMES = [
     "attempts",
     "first_attempt_at",
     "last_attempt_at",
+    "has_saga",
+    "redrive",
 ]
 
 

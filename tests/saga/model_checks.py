@@ -58,7 +58,7 @@ class Checks:
         found = await self.everything()
         async with self.pool.acquire() as connection:
             names = [message.name for message in self.log]
-            states = await load_sagas(connection, names)  # type: ignore[arg-type] # of a pool
+            states = await load_sagas(connection, names)
         for message in self.log:
             self.check_calls(message)
             if message.status is None:

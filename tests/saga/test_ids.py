@@ -1,51 +1,53 @@
-"""Ids: the same for the same, different for everything else."""
+"""Ids that follow from what they name: the same for ever, and another for each of its parts."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from streamapp.saga.ids import Direction, dead_letter_id, idempotency_key, row_id
+from streamapp.saga.ids import dead_letter_id, idempotency_key, row_id
 
-FORWARD: Direction = "forward"
-BACKWARD: Direction = "compensate"
+PARTS: dict[Callable[..., str], tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    idempotency_key: (("p-1", 0, "order", "task", "forward"), ("p-2", 1, "x", "y", "compensate")),
+    row_id: (("task", "p-1", 0, "order", "task"), ("activity", "p-2", 1, "x", "y")),
+    dead_letter_id: (("topic:0:5", 17, "order", 0), ("topic:0:6", 18, "", 1)),
+}
 
 
-def test_no_two_effects_have_the_same_key() -> None:
-    """Another message, run, action, sub-step or direction is another effect: a new order after a
-    redrive must not be the replay of the one that was cancelled."""
-    keys = [
-        idempotency_key("p-1", 0, "order", "service", FORWARD),
-        idempotency_key("p-2", 0, "order", "service", FORWARD),
-        idempotency_key("p-1", 1, "order", "service", FORWARD),
-        idempotency_key("p-1", 0, "other", "service", FORWARD),
-        idempotency_key("p-1", 0, "order", "email", FORWARD),
-        idempotency_key("p-1", 0, "order", "service", BACKWARD),
-    ]
-    assert all(one != other for one, other in combinations(keys, 2))
-    assert idempotency_key("p-1", 0, "order", "service", FORWARD) == keys[0]
+@pytest.mark.parametrize("make", PARTS)
+def test_each_part_makes_another_key(make: Callable[..., str]) -> None:
+    parts, others = PARTS[make]
+    ids = {make(*parts)}
+    for position, other in enumerate(others):
+        ids.add(make(*parts[:position], other, *parts[position + 1 :]))
+    assert len(ids) == 1 + len(parts)
+    assert make(*parts) == make(*parts)
 
 
 def test_parts_do_not_run_into_each_other() -> None:
-    assert idempotency_key("p", 0, "ab", "c", FORWARD) != idempotency_key(
-        "p", 0, "a", "bc", FORWARD
+    """They come from outside and may hold anything."""
+    assert row_id("task", "p-1", 1, "2a") != row_id("task", "p-1", 12, "a")
+    assert row_id("task", "p", 0, "ab", "c") != row_id("task", "p", 0, "a", "bc")
+    first = idempotency_key("p-1", 0, "order", "", "forward")
+    assert first != idempotency_key("p-", 10, "order", "", "forward")
+
+
+def test_a_key_and_an_id_of_the_same_parts_differ() -> None:
+    assert row_id("key", "p", 0, "a", "b") != idempotency_key("p", 0, "a", "b", "forward")
+
+
+def test_ids_do_not_change_with_a_version() -> None:
+    """They are in the journal, at the services and in the mails of what is under way."""
+    assert (
+        idempotency_key("p-1", 0, "create_order", "service", "forward")
+        == "3432b8d2-ae7b-514a-ab49-7d350673c5ed"
     )
-
-
-@pytest.mark.parametrize("kind", ["task", "activity", "message"])
-def test_rows_of_two_runs_are_two(kind: str) -> None:
-    assert row_id(kind, "p-1", 0, "a") != row_id(kind, "p-1", 1, "a")
-    assert row_id(kind, "p-1", 0, "a") == row_id(kind, "p-1", 0, "a")
-    assert row_id("task", "p-1", 0, "a") != row_id("activity", "p-1", 0, "a")
-
-
-def test_letters_are_told_apart_by_source_action_and_run() -> None:
-    ids = [
-        dead_letter_id("in:0:1", 5, "", 0),
-        dead_letter_id("in:0:2", 5, "", 0),
-        dead_letter_id("in:0:1", 6, "", 0),
-        dead_letter_id("in:0:1", 5, "a", 0),
-        dead_letter_id("in:0:1", 5, "", 1),
-    ]
-    assert len(set(ids)) == 5
+    assert (
+        row_id("task", "p-1", 0, "create_order", "task") == "0e22e45b-96bd-5b8f-84fb-e32fcee7dbc2"
+    )
+    assert (
+        dead_letter_id("ai-results:3:17", 1_700_000_000_000, "", 0)
+        == "e0c6233b-7191-51a6-9dcf-f78165127df8"
+    )

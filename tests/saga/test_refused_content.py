@@ -75,6 +75,17 @@ async def test_an_answer_that_cannot_be_stored_fails_its_step_in_doubt(
     assert [letter.reason for letter in await bench.letters()] == ["handler_error"]
 
 
+async def test_a_first_answer_after_another_was_refused_is_in_doubt_too(bench: Bench) -> None:
+    """By then the steps are stored one by one, and nothing else has put this one in doubt."""
+    bench.service.plan("a", {"text": NUL}, {"text": NUL})
+    bench.service.plan("b", {"text": NUL})
+    state = saga(external("a", required=False), external("b"))
+    await bench.deliver(state)
+    assert state.status == "COMPENSATED"
+    assert bench.service.names() == ["a", "a", "b", "-b", "-a"]
+    assert bench.service.effects == set()
+
+
 async def test_a_best_effort_answer_that_cannot_be_stored_is_a_failed_action(
     bench: Bench,
 ) -> None:

@@ -121,7 +121,7 @@ async def test_the_letter_of_a_later_run_is_news(store: Store, status: str) -> N
     row = await store.row()
     assert row["dead_letter_id"] == letter().id
     assert row["letter_ids"] == [letter().id, later.id]
-    assert (row["status"], row["run"], row["attempt_count"]) == ("failed", 1, 1)
+    assert (row["status"], row["run"], row["attempt_count"]) == ("failed", 1, 5)
     assert (row["reason"], row["error_message"]) == ("step_rejected", "refused this time")
     assert json.loads(row["original_payload"]) == {"edited": True}
     assert row["first_attempt_at"] == datetime(2026, 5, 1, tzinfo=UTC)
@@ -259,3 +259,107 @@ async def test_the_largest_names_fit_the_indexes(store: Store) -> None:
     name = "\N{GRINNING FACE}" * 256
     source = Source("t" * 249, 2**31 - 1, 2**63 - 1, 0)
     assert await store.apply(letter(source=source, processing_id=name, action=name), VALUE, b"k")
+
+
+# Redrives: what is newer is told by run and redrive
+
+
+async def settle(store: Store) -> None:
+    """As a saga's commit does it."""
+    await store._pool.execute(
+        "update dead_letter_queue set status = 'resolved', settled_at = now()"
+    )
+
+
+@pytest.mark.parametrize("status", ["failed", "retrying", "resolved"])
+async def test_the_failure_of_the_redrive_of_the_newest_letter_is_news(
+    store: Store, status: str
+) -> None:
+    """Also within a run: an action's, or what fails before its run. An older time is no matter."""
+    first = letter(action="notify_sales")
+    await store.apply(first)
+    ids = [first.id]
+    for times in (1, 2):
+        await store.set_status(status)
+        again = letter(
+            action="notify_sales",
+            redrive=ids[-1],
+            attempts=1,
+            last_attempt_at=datetime(2020, 1, times, tzinfo=UTC),
+        )
+        assert await store.apply(again)
+        ids.append(again.id)
+        row = await store.row()
+        assert (row["status"], row["attempt_count"]) == ("failed", 4 + times)
+        assert row["letter_ids"] == ids
+    assert len(set(ids)) == 3
+
+
+async def test_the_failure_of_an_older_redrive_is_none(store: Store) -> None:
+    await store.apply(letter())
+    second = letter(redrive=letter().id)
+    await store.apply(second)
+    await store.apply(letter(redrive=second.id))
+    await store.set_status("retrying")
+    before = await store.row()
+    stale = letter(redrive=letter().id, action="", run=0, has_saga=False)
+    assert not await store.apply(stale)
+    # Another failure of that old redrive, under an id that was not seen before.
+    assert not await store.apply(replace(stale, id="another"))
+    assert dict(await store.row()) == dict(before)
+
+
+async def test_a_run_that_began_is_newer_than_what_failed_before_it(store: Store) -> None:
+    """Two copies of one redrive: one fails before its run, the other one in it. Whichever
+    arrives first, the row ends with the failure of the run."""
+    before_run = letter(redrive=letter().id, reason=Reason.UNKNOWN_TENANT)
+    of_run = letter(redrive=letter().id, has_saga=True)
+    assert before_run.id != of_run.id
+    for order in ((before_run, of_run), (of_run, before_run)):
+        await store._pool.execute("delete from dead_letter_queue")
+        await store.apply(letter())
+        for each in order:
+            await store.apply(each)
+        row = await store.row()
+        assert (row["reason"], row["has_saga"]) == ("retries_exhausted", True)
+        assert row["letter_ids"][-1] == of_run.id
+
+
+@pytest.mark.parametrize("changes", [{"run": 3}, {"redrive": letter().id}, {}])
+async def test_no_letter_brings_a_settled_row_back(store: Store, changes: dict[str, Any]) -> None:
+    await store.apply(letter())
+    await settle(store)
+    before = await store.row()
+    assert not await store.apply(letter(**changes))
+    assert dict(await store.row()) == dict(before)
+
+
+async def test_a_letter_fills_the_row_in_that_its_settlement_made(store: Store) -> None:
+    await store.apply(letter())
+    await settle(store)
+    await store._pool.execute(
+        "update dead_letter_queue set letter_ids = '{}', attempt_count = 0, error_message = null"
+    )
+    assert await store.apply(letter())
+    row = await store.row()
+    assert (row["status"], row["letter_ids"]) == ("resolved", [letter().id])
+    assert (row["error_message"], row["attempt_count"]) == ("the service is away", 4)
+    assert not await store.apply(letter(run=1))
+    assert (await store.row())["status"] == "resolved"
+
+
+async def test_an_edited_message_has_the_id_that_it_has_now(store: Store) -> None:
+    """What is kept of it, and looked up for it, goes by the newest."""
+    await store.apply(letter(processing_id=None))
+    await store.apply(letter(redrive=letter().id, processing_id="m-2"))
+    assert (await store.row())["message_id"] == "m-2"
+
+
+async def test_that_there_was_a_saga_is_not_forgotten(store: Store) -> None:
+    await store.apply(letter(has_saga=True))
+    await store.apply(letter(redrive=letter().id, has_saga=True, run=1))
+    await store._pool.execute("update dead_letter_queue set run = 0")
+    row = await store.row()
+    assert row["has_saga"] is True
+    assert await store.apply(letter(run=2, has_saga=True, redrive="x"))
+    assert (await store.row())["has_saga"] is True

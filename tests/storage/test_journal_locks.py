@@ -204,34 +204,26 @@ async def test_a_lead_that_is_free_again_is_not_held_up_by_many_that_are_not(
                 bench.epoch,
                 *(claim(bench.epoch, state, SetLeadStatus("seen")) for state in (*slow, quick)),
             )
+            # One waits in the queue of its lock: whoever only looks may never find it free.
+            await waiters(bench.pool, 1)
         await asyncio.wait_for(writes.pop(), 20)
         assert not any(write.done() for write in writes)
         for write in writes:
             write.cancel()
 
 
-async def test_a_busy_lead_is_written_in_its_turn(bench: Bench, database: str) -> None:
-    """Whoever only looks whether it is free may look for ever: a write waits in the queue."""
+async def test_a_write_that_is_set_apart_stands_in_line_for_its_lock(
+    bench: Bench, database: str
+) -> None:
     state = state_of()
     await add_lead(bench.pool, state)
-    done = False
-
-    async def occupy(first: asyncio.Event) -> None:
-        async with bench.pool.acquire() as connection:
-            await first.wait()
-            while not done:
-                # It has the lock again before anybody who is not queued for it can look.
-                await connection.execute(f"{lock_of(state)}; select pg_sleep(0.05)")
-
-    async with running_journal(database, lock_timeout=10, statement_timeout=10) as journal:
-        first, second = asyncio.Event(), asyncio.Event()
-        occupied = [asyncio.create_task(occupy(each)) for each in (first, second)]
-        first.set()
-        second.set()
-        await waiters(bench.pool, 1)  # the two take turns, so that it is never free
-        await asyncio.wait_for(journal.write(claim(bench.epoch, state, SetLeadStatus("seen"))), 20)
-        done = True
-        await asyncio.gather(*occupied)
+    async with running_journal(database, lock_timeout=60, statement_timeout=60) as journal:
+        async with locked(bench.pool, lock_of(state)):
+            (write,) = await set_apart(
+                journal, bench.epoch, claim(bench.epoch, state, SetLeadStatus("seen"))
+            )
+            await waiters(bench.pool, 1)
+        await write
     assert await lead_status(bench.pool, state) == "seen"
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from streamapp.saga.model import Fenced, SagaStatus, SagaWrite
-from streamapp.saga.operations import RaisePriority, SetLeadStatus
+from streamapp.saga.operations import CancelTask, RaisePriority, SetLeadStatus
 from streamapp.storage.journal import PostgresJournal
 from tests.storage.locks import locked, waiters
 from tests.storage.writes import (
@@ -109,6 +109,30 @@ async def test_a_terminated_session_is_no_fault_of_the_write(
         )
         await journal.write(claim(bench.epoch, state_of(f"p-{number}")))
     assert set((await counts(bench.pool)).values()) == {3}
+
+
+async def test_a_session_terminated_in_a_transaction_is_no_fault_of_the_write(
+    bench: Bench, database: str, reports: list[BaseException | None]
+) -> None:
+    """As when PostgreSQL is restarted. The client tells of a connection that is closed."""
+    state = state_of()
+    await bench.journal.write(claim(bench.epoch, state, task("held")))
+    async with running_journal(
+        database, reports.append, lock_timeout=60, statement_timeout=60
+    ) as journal:
+        async with locked(bench.pool, "select 1 from tasks where task_id = 'held' for update"):
+            undo = asyncio.create_task(
+                journal.write(update(bench.epoch, state, CancelTask("held", "why")))
+            )
+            await waiters(bench.pool, 1)
+            await bench.pool.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where wait_event_type = 'Lock' and datname = current_database()"
+            )
+            await until(lambda: bool(reports))
+        await undo
+    assert isinstance(reports[0], asyncpg.InterfaceError)
+    assert (await bench.tasks())["held"] == "cancelled"
 
 
 async def test_a_missing_table_is_waited_for(

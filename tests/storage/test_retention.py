@@ -118,3 +118,18 @@ async def test_another_group_is_left_alone(bench: Bench) -> None:
     await saga(bench, "old", "COMPLETED", 1000)
     await Retention(bench.pool, "another", KEEP).purge()
     assert await left(bench, "sagas", "processing_id") == {"old"}
+
+
+async def test_what_a_person_resolved_goes_with_its_requests(
+    bench: Bench, retention: Retention
+) -> None:
+    for name, age in (("old", 34.1), ("young", 33.9)):
+        await saga(bench, name, "RESOLVED", age)
+        await bench.pool.execute(
+            "insert into saga_requests (processing_id, kind, actor, carried_out_at)"
+            " values ($1, 'resolve', 'ann', now())",
+            name,
+        )
+    await retention.purge()
+    assert await left(bench, "sagas", "processing_id") == {"young"}
+    assert await left(bench, "saga_requests", "processing_id") == {"young"}

@@ -14,7 +14,7 @@ from streamapp.saga.model import Fenced
 from streamapp.storage import connection as connections
 from streamapp.storage.connection import create_pool
 from streamapp.storage.health import DatabaseHealth
-from streamapp.storage.journal import LOADS, PostgresJournal
+from streamapp.storage.journal import PostgresJournal
 from streamapp.storage.migrations import upgrade
 from streamapp.storage.owners import raise_epoch
 from tests.storage.locks import waiters
@@ -156,9 +156,10 @@ async def test_a_writer_frozen_inside_a_transaction_loses_its_locks(
     monkeypatch.setattr(connections, "IDLE_IN_TRANSACTION", 2.0)
     state = state_of()
     await bench.journal.write(claim(bench.epoch, state))
-    async with running_journal(proxy.dsn) as journal:
+    # The frozen one does not look at its own clock either.
+    async with running_journal(proxy.dsn, statement_timeout=60) as journal:
         await connect_journal(journal)
-        proxy.at_commit, proxy.refuse_after_loss = AtCommit.HOLD, True
+        proxy.at_commit = AtCommit.HOLD
         writing = asyncio.create_task(
             journal.write(update(bench.epoch, state, task("of the frozen one")))
         )
@@ -249,4 +250,4 @@ async def test_sagas_are_read_back_on_few_connections(bench: Bench, proxy: Proxy
         found = await asyncio.gather(*(journal.load(f"p-{number}") for number in range(12)))
         looking.cancel()
     assert all(found)
-    assert 1 <= max(seen) <= LOADS
+    assert 1 <= max(seen) <= 2

@@ -24,18 +24,15 @@ async def put(
     partition: int = 0,
     offset: int = 0,
     due: str | None = None,
-    requested: str | None = None,
 ) -> None:
-    """A saga; ``due`` and ``requested`` are seconds from now."""
+    """A saga; ``due`` is from now."""
     epoch = await bench.take_over(partition)
     write = claim(epoch, state_of(name, partition=partition, offset=offset), status=status)
     await bench.journal.write(write)
     await bench.pool.execute(
-        "update sagas set resume_at = now() + $2::text::interval, "
-        "resume_requested_at = now() + $3::text::interval where processing_id = $1",
+        "update sagas set resume_at = now() + $2::text::interval where processing_id = $1",
         name,
         due,
-        requested,
     )
 
 
@@ -47,15 +44,13 @@ async def test_stuck_sagas_come_when_they_are_due(
     await put(bench, "long due", stuck, due="-9 s", partition=1)
     await put(bench, "not yet", stuck, due="1 h")
     await put(bench, "given up", stuck)
-    await put(bench, "wanted", stuck, requested="-1 s")
-    await put(bench, "wanted before", stuck, requested="-5 s", due="1 h")
     await put(bench, "elsewhere", stuck, due="-1 s", partition=2)
     await put(bench, "running", SagaStatus.RUNNING, due="-1 s")
     await put(bench, "compensated", SagaStatus.COMPENSATED, due="-1 s")
     found = await unfinished.stuck([0, 1], 10)
-    assert [name for name, _, _ in found] == ["wanted before", "wanted", "long due", "due"]
-    assert found[2] == ("long due", 1, b"lead of long due")
-    assert [name for name, _, _ in await unfinished.stuck([0, 1], 2)] == ["wanted before", "wanted"]
+    assert [name for name, _, _ in found] == ["long due", "due"]
+    assert found[0] == ("long due", 1, b"lead of long due")
+    assert [name for name, _, _ in await unfinished.stuck([0, 1], 1)] == ["long due"]
     assert await unfinished.stuck([], 10) == []
 
 
@@ -83,15 +78,3 @@ async def test_other_groups_and_topics_are_others_business(bench: Bench) -> None
         others = UnfinishedSagas(bench.pool, group, topic)
         assert await others.stuck([0], 10) == []
         assert await others.orphans({0: 100}, 10) == []
-
-
-async def test_a_resume_can_be_asked_for_stuck_sagas_alone(
-    bench: Bench, unfinished: UnfinishedSagas
-) -> None:
-    await put(bench, "stuck", SagaStatus.STUCK)
-    await put(bench, "running", SagaStatus.RUNNING)
-    assert await unfinished.stuck([0], 10) == []
-    assert await unfinished.request_resume("stuck")
-    assert not await unfinished.request_resume("running")
-    assert not await unfinished.request_resume("nobody")
-    assert [name for name, _, _ in await unfinished.stuck([0], 10)] == ["stuck"]

@@ -74,6 +74,10 @@ class Proxy:
         server vanishes from the network without a word. New ones are as good as ever."""
         self._silent.update(self._links)
 
+    def lead_to(self, dsn: str) -> None:
+        """New connections go to another server; those that are open stay where they are."""
+        self._upstream = urlsplit(dsn)
+
     def accept(self) -> None:
         """The database is back."""
         self._refusing = False
@@ -83,9 +87,13 @@ class Proxy:
             self.refused += 1
             client.transport.abort()
             return
-        upstream, server = await asyncio.open_connection(
-            self._upstream.hostname, self._upstream.port
-        )
+        try:
+            upstream, server = await asyncio.open_connection(
+                self._upstream.hostname, self._upstream.port
+            )
+        except OSError:
+            client.transport.abort()
+            return
         self._links[client] = server
         lose_reply = asyncio.Event()
         for pump in (

@@ -58,6 +58,11 @@ class WorkerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether its process has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def _environ(self) -> dict[str, str]:
         inherited = {
             name: value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -14,10 +16,17 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from streamapp.observability.metrics import Metrics
+from streamapp.pipeline.redrive import Redrive
 from streamapp.resilience.circuit_breaker import CircuitBreakers, CircuitState
+from streamapp.storage.operations import Refused, Unknown
+from streamapp.storage.redrives import Redriven
+from streamapp.storage.requests import Asked, RequestKind
 from streamapp.web.routes import MAX_OFFSET, Views, install, routes
+from streamapp.web.security import middleware
+from streamapp.worker.redrive import BrokerRefused, NotConfirmed, Sent
 
 Client = TestClient[web.Request, web.Application]
+TOKEN = "a-token-of-16-or-more"
 
 
 class Data:
@@ -46,12 +55,36 @@ class Data:
         return await self._answer({"status": "COMPLETED"} if name == "m 1" else None, name)  # type: ignore[no-any-return]
 
 
+class Operations:
+    """What is asked for, and a canned answer; ``error`` is raised instead where it is set."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def retry(self, name: str, actor: str, value: bytes | None = None) -> Sent:
+        self.asked.append(("retry", name, actor, value))
+        if self.error is not None:
+            raise self.error
+        redrive = Redrive("letter-1", 0, "")
+        return Sent(Redriven("d", "m", redrive, "ai-results", 3, b"k", value, ()), 17)
+
+    async def ask(
+        self, kind: RequestKind, processing_id: str, actor: str, reason: str | None = None
+    ) -> Asked:
+        self.asked.append((str(kind), processing_id, actor, reason))
+        if self.error is not None:
+            raise self.error
+        return Asked(processing_id, 7, kind, datetime(2026, 5, 1, tzinfo=UTC), False)
+
+
 class Worker:
     """All that the routes ask."""
 
     def __init__(self) -> None:
         self.conditions = {"database": True, "broker": True}
         self.data = Data()
+        self.operations = Operations()
         self.breakers = CircuitBreakers()
         self.breakers.get("order")
         self.registry = CollectorRegistry()
@@ -61,6 +94,8 @@ class Worker:
             worker=lambda: {"in_flight": 3},
             circuits=self.breakers,
             data=self.data,
+            redriver=self.operations,
+            requests=self.operations,
             registry=self.registry,
         )
 
@@ -205,6 +240,103 @@ async def test_an_outage_is_told_as_one_and_nothing_else_is(
         assert "hunter2" not in await response.text()
 
 
+async def post(client: Client, path: str, body: Any = None) -> tuple[int, Any]:
+    async with client.post(path, json=body) as response:
+        return response.status, await response.json()
+
+
+async def test_a_dead_letter_is_sent_again(worker: Worker, client: Client) -> None:
+    status, answer = await post(client, "/api/dlq/d%2F1/retry")
+    assert (status, answer["offset"], answer["status"]) == (202, 17, "retrying")
+    edited = base64.b64encode(b"\xff").decode()
+    await post(client, "/api/dlq/d/retry", {"value_base64": edited, "by": " ann "})
+    assert worker.operations.asked == [
+        ("retry", "d/1", "api 127.0.0.1", None),
+        ("retry", "d", "ann", b"\xff"),
+    ]
+
+
+async def test_a_stuck_saga_is_asked_for(worker: Worker, client: Client) -> None:
+    status, answer = await post(client, "/api/sagas/m%201/resume", {"by": "ann"})
+    assert (status, answer["kind"], answer["request_id"]) == (202, "resume", 7)
+    status, answer = await post(client, "/api/sagas/m%201/resolve", {"reason": "by phone"})
+    assert (status, answer["kind"]) == (202, "resolve")
+    assert worker.operations.asked == [
+        ("resume", "m 1", "ann", None),
+        ("resolve", "m 1", "api 127.0.0.1", "by phone"),
+    ]
+
+
+PATHS = ["/api/dlq/d/retry", "/api/sagas/m/resume", "/api/sagas/m/resolve"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Unknown("there is no such thing"), 404),
+        (Refused("it is not so"), 409),
+        (BrokerRefused("too large"), 409),
+        (NotConfirmed("ask again"), 503),
+        (OSError("password=hunter2"), 503),
+        (asyncpg.CharacterNotInRepertoireError("NUL"), 404),
+        (asyncpg.UndefinedTableError("not migrated"), 503),
+    ],
+)
+async def test_what_cannot_be_done_is_said(
+    worker: Worker, client: Client, path: str, error: BaseException, status: int
+) -> None:
+    worker.operations.error = error
+    found, answer = await post(client, path, {"reason": "x"})
+    assert found == status
+    assert answer["error"]
+    assert "hunter2" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PATHS[0], b"no JSON"),
+        (PATHS[0], b"[]"),
+        (PATHS[0], b'{"value_base64": "?"}'),
+        (PATHS[0], b'{"value_base64": 5}'),
+        (PATHS[1], b'{"by": 5}'),
+        (PATHS[1], b'{"by": "a\\nb"}'),
+        (PATHS[1], b'{"by": "' + b"x" * 257 + b'"}'),
+        (PATHS[2], b""),
+        (PATHS[2], b'{"reason": " "}'),
+        (PATHS[2], b'{"reason": 5}'),
+    ],
+)
+async def test_a_body_that_is_not_understood_asks_for_nothing(
+    worker: Worker, client: Client, path: str, body: bytes
+) -> None:
+    async with client.post(path, data=body) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]
+    assert worker.operations.asked == []
+
+
+async def test_changes_need_the_token_and_come_from_no_other_site(worker: Worker) -> None:
+    app = web.Application(middlewares=[middleware(SecretStr(TOKEN))])
+    app.add_routes(routes(worker.views))
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    async with TestClient(TestServer(app)) as client:
+        for path in PATHS:
+            for headers, expected in [
+                ({}, 401),
+                ({"Authorization": "Bearer wrong"}, 401),
+                ({**right, "Origin": "https://elsewhere.example"}, 403),
+                ({**right, "Sec-Fetch-Site": "cross-site"}, 403),
+                (right, 202),
+            ]:
+                async with client.post(path, json={"reason": "x"}, headers=headers) as response:
+                    assert response.status == expected, (path, headers)
+            async with client.get(path, headers=right) as response:
+                assert response.status == 405
+    assert len(worker.operations.asked) == len(PATHS)
+
+
 async def test_installed_in_a_faust_app_its_own_pages_are_gone_and_ours_guarded(
     worker: Worker,
 ) -> None:
@@ -215,11 +347,10 @@ async def test_installed_in_a_faust_app_its_own_pages_are_gone_and_ours_guarded(
         web_tables_enabled=False,
         web_router_enabled=False,
     )
-    token = "a-token-of-16-or-more"
-    install(app, worker.views, SecretStr(token))
+    install(app, worker.views, SecretStr(TOKEN))
     app.web.init_server()
     server: Any = app.web.web_app
-    right = {"Authorization": f"Bearer {token}"}
+    right = {"Authorization": f"Bearer {TOKEN}"}
     async with TestClient(TestServer(server)) as client:
         for path, headers, expected in [
             ("/health/live", {}, 200),

@@ -62,7 +62,10 @@ class FakeMembership:
     commits: list[tuple[int, dict[tuple[str, int], int]]] = field(default_factory=list)
     begins: dict[tuple[str, int], int] = field(default_factory=dict)  # committed offsets
     highwaters: dict[tuple[str, int], int] = field(default_factory=dict)
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
+    polls: int | None = 0
     seeks: list[tuple[str, int, int]] = field(default_factory=list)
+    neighbours: set[tuple[int, int]] = field(default_factory=set)  # offsets without one between
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -86,6 +89,15 @@ class FakeMembership:
 
     def highwater(self, topic: str, partition: int) -> int | None:
         return self.highwaters.get((topic, partition))
+
+    def position(self, topic: str, partition: int) -> int | None:
+        return self.positions.get((topic, partition))
+
+    def adjacent(self, topic: str, partition: int, before: int, offset: int) -> bool:
+        return (before, offset) in self.neighbours
+
+    def rounds(self, topic: str) -> int | None:
+        return self.polls
 
 
 class FakeLog:

@@ -28,7 +28,6 @@ class Bench:
         self.now = 0.0
         self.open = True
         self.sequence = Sequence(*P)
-        self.sequence.moved_at = 0.0
         self.continuity = Continuity(
             self.membership, self.log.first_at, self.skips.append, clock=lambda: self.now
         )
@@ -84,6 +83,20 @@ async def test_offsets_that_the_log_does_not_have_are_not_waited_for(there: tupl
     assert await bench.deliver(9, 10) == [9, 10]
     assert bench.seeks == []
     assert bench.skips == []
+
+
+async def test_a_gap_that_the_consumer_saw_itself_needs_no_look_into_the_log() -> None:
+    bench = Bench(5, 7, 9)
+    bench.membership.neighbours |= {(5, 7), (7, 9)}
+    assert await bench.deliver(5, 7, 9) == [5, 7, 9]
+    assert bench.log.asked == []
+
+
+async def test_a_record_missing_before_such_a_gap_is_gone_back_to() -> None:
+    bench = Bench(5, 7, 9)
+    bench.membership.neighbours |= {(5, 7), (7, 9)}
+    assert await bench.deliver(5, 9, 7, 9) == [5, 7, 9]
+    assert bench.seeks == [7]
 
 
 async def test_only_what_is_there_is_gone_back_to() -> None:
@@ -145,28 +158,75 @@ async def test_nobody_waits_for_the_broker_once_the_partition_is_given_up() -> N
     assert bench.seeks == []
 
 
+class Lost(Bench):
+    """Record 6 is the last of the log; the consumer handed it out, and it did not arrive."""
+
+    def __init__(self, *there: int) -> None:
+        super().__init__(*there)
+        self.membership.positions[P] = 7
+
+    async def look(self, *, polls: int | None, seconds: float = STALLED_AFTER) -> None:
+        """One look, so many seconds after the one before, after so many polls."""
+        self.now += seconds
+        self.membership.polls = polls
+        await self.continuity.revive(self.sequence)
+
+
 async def test_records_missing_at_the_end_of_the_log_are_gone_back_to() -> None:
-    bench = Bench(5, 6, 7)
+    bench = Lost(5, 6)
     await bench.deliver(5)
-    bench.membership.highwaters[P] = 8
-    await bench.continuity.revive(bench.sequence)
-    assert bench.seeks == [], "they may be on their way"
-    bench.now += STALLED_AFTER
-    await bench.continuity.revive(bench.sequence)
+    await bench.look(polls=3)
+    await bench.look(polls=4, seconds=STALLED_AFTER - 0.1)
+    assert bench.seeks == []
+    await bench.look(polls=4, seconds=0.1)
     assert bench.seeks == [6]
     assert bench.skips == ["ai-results"]
-    bench.now += 1.0
-    await bench.continuity.revive(bench.sequence)
+    await bench.look(polls=5)
+    assert bench.seeks == [6], "the consumer gets time to go back"
+    assert await bench.deliver(6) == [6]
+
+
+async def test_a_record_may_be_on_its_way_for_as_long_as_its_poll_is_being_handed_over() -> None:
+    bench = Lost(5, 6)
+    await bench.deliver(5)
+    for _ in range(5):
+        await bench.look(polls=3, seconds=10 * STALLED_AFTER)
+    assert bench.log.asked == []
+
+
+async def test_a_record_that_waits_for_the_agent_is_not_missing() -> None:
+    bench = Lost(5, 6)
+    await bench.deliver(5)
+    await bench.look(polls=3)
+    await bench.look(polls=None)
+    await bench.look(polls=4)
+    assert bench.log.asked == [], "only from now on it counts as missing"
+    await bench.look(polls=5)
     assert bench.seeks == [6]
-    assert await bench.deliver(6, 7) == [6, 7]
+
+
+async def test_a_record_that_the_consumer_has_not_handed_out_is_not_missing() -> None:
+    bench = Lost(5, 6)
+    bench.membership.positions[P] = 6
+    await bench.deliver(5)
+    for poll in range(5):
+        await bench.look(polls=poll)
+    assert bench.log.asked == []
+
+
+async def test_a_partition_that_goes_on_has_nothing_missing() -> None:
+    bench = Lost(5, 6, 7, 8)
+    bench.membership.positions[P] = 9
+    for poll, offset in enumerate((5, 6, 7, 8)):
+        await bench.deliver(offset)
+        await bench.look(polls=poll)
+    assert bench.log.asked == []
 
 
 async def test_the_end_of_the_log_is_no_reason_to_go_back() -> None:
-    bench = Bench(5)
+    bench = Lost(5)  # a transaction marker, say
     await bench.deliver(5)
-    bench.now += STALLED_AFTER
-    bench.membership.highwaters[P] = 6
-    await bench.continuity.revive(bench.sequence)
-    bench.membership.highwaters[P] = 7  # a transaction marker, say
-    await bench.continuity.revive(bench.sequence)
+    for poll in range(5):
+        await bench.look(polls=poll)
+    assert len(bench.log.asked) > 0
     assert bench.seeks == []

@@ -24,6 +24,7 @@ class FakeDatabase:
     def __init__(self) -> None:
         self.away: BaseException | None = None
         self.asked = 0
+        self.stuck = {"parked": 2, "given_up": 1}
 
     async def backlog(self) -> int:
         self.asked += 1
@@ -38,7 +39,7 @@ class FakeDatabase:
         ]
 
     async def fetchrow(self, query: str, group: str) -> dict[str, int]:
-        return {"parked": 2, "given_up": 1}
+        return self.stuck
 
 
 class FakeProducer:
@@ -146,6 +147,21 @@ async def test_what_the_database_tells_and_that_it_is_back(
     await asyncio.sleep(0)
     assert bench.database.asked == asked, "not in every round"
     assert not running.done()
+    running.cancel()
+
+
+async def test_what_people_are_called_for_shows_in_every_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.0)
+    monkeypatch.setattr(module, "SLOW", 1_000_000)
+    bench = Bench()
+    running = asyncio.create_task(bench.gauges.run())
+    await eventually(lambda: bench.value("sagas_stuck", level="parked") == 2)
+    bench.database.stuck = {"parked": 0, "given_up": 3}
+    await eventually(lambda: bench.value("sagas_stuck", level="given_up") == 3)
+    assert bench.value("sagas_stuck", level="parked") == 0
+    assert bench.database.asked == 1, "and nothing else does"
     running.cancel()
 
 

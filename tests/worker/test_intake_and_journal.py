@@ -17,6 +17,7 @@ from streamapp.saga import attempts
 from streamapp.services.errors import Rejected
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.owners import raise_epoch
+from streamapp.storage.requests import SagaRequests
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.worker import intake as intake_module
 from streamapp.worker.continuity import Continuity
@@ -64,6 +65,8 @@ class Worker:
             sagas=bench.executor(registry=plant.registry),
             journal=bench.journal,
             unfinished=UnfinishedSagas(bench.pool, GROUP, TOPIC),
+            requests=SagaRequests(bench.pool, GROUP, TOPIC),
+            worker="worker",
             intake=self.intake,
             health=DatabaseHealth(),
             interval=0.0,

@@ -281,7 +281,12 @@ async def test_the_producer_waits_for_all_replicas_and_keeps_the_order(
     assert not future.done()
     assert given["record"] == (
         "topic",
-        {"key": None, "value": b"value", "headers": [("a", b"1"), ("a", b"2")]},
+        {
+            "key": None,
+            "value": b"value",
+            "partition": None,
+            "headers": [("a", b"1"), ("a", b"2")],
+        },
     )
     await producer.stop()
     assert given["started"] is False

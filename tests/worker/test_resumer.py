@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from streamapp.saga.model import Fenced, SagaStatus
+from streamapp.saga.model import CarriedOut, Fenced, SagaStatus
 from streamapp.storage import health
 from streamapp.storage.health import DatabaseHealth
+from streamapp.storage.requests import Request, RequestKind
 from streamapp.worker.membership import Standing
 from streamapp.worker.ownership import PartitionLease
 from streamapp.worker.resumer import LIMIT, Resumer
@@ -34,6 +35,8 @@ class Bench:
         self.worker = IntakeBench()
         self.sagas: dict[str, tuple[SagaStatus, int, bytes]] = {}  # status, partition, key
         self.calls: list[tuple[str, str, int, bool | None]] = []
+        self.requests: dict[str, list[Request]] = {}
+        self.carried_out: list[tuple[str, CarriedOut]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
@@ -46,6 +49,8 @@ class Bench:
             sagas=self,  # type: ignore[arg-type]
             journal=self,  # type: ignore[arg-type]
             unfinished=self,  # type: ignore[arg-type]
+            requests=self,  # type: ignore[arg-type]
+            worker="worker-1",
             intake=self.worker.intake,
             health=self.health,
             interval=0.0,
@@ -69,26 +74,55 @@ class Bench:
 
     async def load(self, processing_id: str) -> Any:
         await asyncio.sleep(0)
-        if self.away is not None:
-            raise self.away
         self.loaded += 1
         if processing_id not in self.sagas:
             return None
         message = SimpleNamespace(processing_id=processing_id)
         return SimpleNamespace(message=message, status=self.sagas[processing_id][0])
 
-    async def resume(self, saga: Any, epoch: int, parking: Any) -> None:
-        await self._work("resume", saga, epoch, None)
+    async def resume(
+        self, saga: Any, epoch: int, parking: Any, request: CarriedOut | None = None
+    ) -> None:
+        await self._work("resume", saga, epoch, None, request)
+
+    async def resolve(self, saga: Any, epoch: int, request: CarriedOut) -> None:
+        await self._work("resolve", saga, epoch, None, request)
+
+    async def refuse(self, saga: Any, epoch: int, request: CarriedOut) -> None:
+        await self._work("refuse", saga, epoch, None, request)
 
     async def run(self, saga: Any, epoch: int, parking: Any, *, claim: bool) -> None:
         await self._work("run", saga, epoch, claim)
 
-    async def _work(self, what: str, saga: Any, epoch: int, claim: bool | None) -> None:
+    async def _work(
+        self,
+        what: str,
+        saga: Any,
+        epoch: int,
+        claim: bool | None,
+        request: CarriedOut | None = None,
+    ) -> None:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
+        if request is not None:
+            self.requests[saga.message.processing_id].pop(0)
+            self.carried_out.append((what, request))
         self.calls.append((what, saga.message.processing_id, epoch, claim))
         del self.sagas[saga.message.processing_id]
+
+    async def waiting(self, partitions: list[int], limit: int) -> list[tuple[str, int, bytes]]:
+        assert limit == LIMIT
+        return [
+            (name, self.sagas[name][1], self.sagas[name][2])
+            for name, open_ in self.requests.items()
+            if open_ and name in self.sagas and self.sagas[name][1] in partitions
+        ]
+
+    async def next(self, processing_id: str) -> Request | None:
+        if self.away is not None:
+            raise self.away
+        return next(iter(self.requests.get(processing_id, [])), None)
 
     async def stuck(self, partitions: list[int], limit: int) -> list[tuple[str, int, bytes]]:
         self.asked.append(("stuck", sorted(partitions)))
@@ -214,6 +248,21 @@ async def test_what_ended_meanwhile_is_left_alone() -> None:
     assert not bench.worker.errors
 
 
+async def test_an_orphan_that_was_parked_meanwhile_is_left_to_its_schedule() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (RUNNING, 0, b"lead")}
+    await bench.resumer.look()
+    assert (bench.orphaned, bench.loaded) == (1, 0), "found, and not looked at yet"
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    await bench.worker.idle()
+    assert bench.loaded == 1
+    assert bench.calls == [], "it waits for its time, as all that are parked"
+    await bench.resumer.look()  # now it is due
+    await bench.worker.idle()
+    assert bench.calls == [("resume", "p-1", 1, None)]
+
+
 async def test_a_fenced_saga_is_taken_up_by_the_next_look() -> None:
     bench = Bench()
     await bench.own(0)
@@ -300,3 +349,79 @@ async def test_a_database_outage_ends_nothing() -> None:
     assert bench.health.available
     assert not running.done()
     running.cancel()
+
+
+# What people ask for
+
+
+def asked(number: int = 1, kind: RequestKind = RequestKind.RESUME) -> Request:
+    return Request(number, kind, "ann")
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [(RequestKind.RESUME, "resumed"), (RequestKind.RESOLVE, "resolved")],
+)
+async def test_what_is_asked_for_a_stuck_saga_is_done(kind: RequestKind, result: str) -> None:
+    bench = Bench()
+    await bench.own(0, 1)
+    bench.sagas = {"p-1": (STUCK, 1, b"lead")}
+    bench.requests = {"p-1": [asked(7, kind)]}
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.calls == [(str(kind), "p-1", 1, None)]
+    assert bench.carried_out == [
+        (str(kind), CarriedOut(7, str(kind), "ann", "worker-1", result)),
+    ]
+    assert bench.orphaned == 0
+
+
+@pytest.mark.parametrize("status", [s for s in SagaStatus if s is not STUCK])
+@pytest.mark.parametrize("kind", list(RequestKind))
+async def test_what_is_asked_for_a_saga_that_is_not_stuck_any_more_is_refused(
+    status: SagaStatus, kind: RequestKind
+) -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (status, 0, b"lead")}
+    bench.requests = {"p-1": [asked(7, kind)]}
+    await bench.resumer.look()
+    await bench.worker.idle()
+    ((what, request),) = bench.carried_out
+    assert (what, request.result) == ("refuse", f"refused: the saga is {status}, not STUCK")
+
+
+async def test_requests_wait_for_their_turn_in_the_lane_and_for_each_other() -> None:
+    bench = Bench()
+    await bench.own(0)
+    gate = bench.worker.pipeline.gates[0]
+    await bench.worker.accept(0, key=b"lead")
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    bench.requests = {"p-1": [asked(1), asked(2, RequestKind.RESOLVE)]}
+    for _ in range(3):
+        await bench.resumer.look()
+        await settled()
+    assert bench.carried_out == []
+    gate.set()
+    await bench.worker.idle()
+    assert [request.request_id for _, request in bench.carried_out] == [1]
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert [request.request_id for _, request in bench.carried_out] == [1, 2]
+
+
+async def test_a_request_of_a_fenced_owner_waits_for_the_next_look() -> None:
+    bench = Bench()
+    await bench.own(0)
+    bench.sagas = {"p-1": (STUCK, 0, b"lead")}
+    bench.requests = {"p-1": [asked()]}
+    bench.error = Fenced("refused", 1)
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert bench.carried_out == []
+    bench.error = None
+    await bench.lease().epoch()
+    await bench.resumer.look()
+    await bench.worker.idle()
+    assert [what for what, _ in bench.carried_out] == ["resume"]

@@ -1,0 +1,3 @@
+from tests.worker.conftest import Stage, stage
+
+__all__ = ["Stage", "stage"]
