@@ -252,6 +252,7 @@ async def test_a_stuck_saga_is_an_end_after_which_its_lead_goes_on(bench: Bench)
     assert await worker.committed() == 3
     assert [letter.processing_id for letter in await bench.letters()] == ["p-1"]
     assert worker.plant.outcomes() == [Outcome.DEAD_LETTERED, Outcome.PROCESSED]
+    assert worker.plant.around.of("defect") == []
 
 
 async def test_intake_waits_where_too_much_is_not_acknowledged_and_goes_on_by_itself(
