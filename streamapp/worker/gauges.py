@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from streamapp.pipeline.orchestrator import Pipeline
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.outbox import Outbox
+from streamapp.worker.producer import ANY_TOPIC
 
 if TYPE_CHECKING:
     from streamapp.worker.runtime import Runtime
@@ -62,22 +63,28 @@ class Gauges:
                 database.report(error)
             else:
                 database.report(None)
-            await self._ask_broker()
+            if rounds % SLOW == 0 or not self._runtime.broker.available:
+                await self._ask_broker()
             rounds += 1
             await asyncio.sleep(EVERY)
 
     async def _ask_broker(self) -> None:
-        """A worker that has nothing to send hears of the broker's return here."""
+        """A worker that has nothing to send hears here that the broker went away, or is back."""
         broker = self._runtime.broker
-        if broker.available or any(relay.waiting for relay in self._runtime.relays):
-            return
+        waiting = any(relay.waiting for relay in self._runtime.relays)
+        if waiting and ANY_TOPIC not in broker.away:
+            return  # what waits for the broker tells of it
         failure: BaseException | None = None
         try:
             await self._runtime.producer.reach()
         except (KafkaError, TimeoutError) as error:
             failure = error
+        if failure is not None:
+            broker.report(ANY_TOPIC, failure)
+            return
         for topic in broker.away:
-            broker.report(topic, failure)
+            if topic == ANY_TOPIC or not waiting:
+                broker.report(topic, None)
 
     async def _from_database(self) -> None:
         pool: Any = self._runtime.pool

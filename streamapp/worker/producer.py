@@ -40,6 +40,8 @@ REACH_WITHIN = 5.0  # seconds
 FIRST_BACKOFF = 0.1  # seconds
 MAX_BACKOFF = 2.0
 SAY_EVERY = 60.0
+SETTLED = 5.0  # seconds; one that goes away again sooner was never really back
+ANY_TOPIC = "any topic"
 SILENCE = 5.0  # seconds without an acknowledgement after which the broker counts as away
 
 
@@ -56,31 +58,40 @@ class BrokerHealth:
     """Whether the broker takes records, of each topic; said once a minute.
 
     By topic, as one that is missing would otherwise be away and back with every record that
-    another one takes.
+    another one takes. ``ANY_TOPIC`` stands for a cluster that does not answer at all.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: dict[str, float] = {}  # of the topics that take nothing: when it was said
+        self._away: dict[str, bool] = {}  # of the topics that take nothing: whether it was said
+        self._said: dict[str, float] = {}  # when it was last said
+        self._back_since: dict[str, float] = {}
 
     @property
     def available(self) -> bool:
-        return not self._said
+        return not self._away
 
     @property
     def away(self) -> list[str]:
         """Topics of which it takes nothing."""
-        return list(self._said)
+        return list(self._away)
 
     def report(self, topic: str, error: BaseException | None) -> None:
         """The broker took a record of the topic (None), or did not."""
+        now = self._clock()
         if error is None:
-            if self._said.pop(topic, None) is not None:
-                log.warning("broker takes records of %s again", topic)
+            if topic in self._away:
+                if self._away.pop(topic):
+                    log.warning("broker takes records of %s again", topic)
+                self._back_since[topic] = now
             return
-        said = self._said.setdefault(topic, float("-inf"))
-        if self._clock() - said >= SAY_EVERY:
-            self._said[topic] = self._clock()
+        if topic not in self._away:
+            self._away[topic] = False
+            if now - self._back_since.get(topic, float("-inf")) >= SETTLED:
+                self._said.pop(topic, None)
+        if now - self._said.get(topic, float("-inf")) >= SAY_EVERY:
+            self._said[topic] = now
+            self._away[topic] = True
             log.warning("broker takes no records of %s: %s: %s", topic, type(error).__name__, error)
 
 
