@@ -66,7 +66,7 @@ async def test_no_error_of_connecting_is_a_writes_fault(
             raise errors.pop()
         return await connect(*arguments)
 
-    monkeypatch.setattr("streamapp.storage.journal.connect", refusing)
+    monkeypatch.setattr("streamapp.storage.group_commit.connect", refusing)
     reports: list[BaseException | None] = []
     async with running_journal(database, reports.append) as other:
         await other.write(claim(bench.epoch))
