@@ -1,21 +1,22 @@
-"""The statements of a journal transaction: many sagas' rows at once, over ``unnest`` arrays.
+"""The statements of a journal transaction: many sagas' rows at once.
 
-Each statement takes rows as columns. A batch holds at most one write a saga, so no statement
-meets the same row twice.
+Rows travel as one JSON text, which PostgreSQL takes apart: encoding arrays costs the client about
+four times as much a value. Each statement names its columns and their types; bytes come in base64.
+A batch holds at most one write a saga, so no statement meets the same row twice.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from streamapp.pipeline.outcomes import Headers
-from streamapp.saga.model import SagaStatus, SagaWrite, StepRow
+from streamapp.saga.model import Message, SagaStatus, SagaWrite, StepRow
 from streamapp.saga.serialization import plan_to_json
 from streamapp.storage.connection import Connection
 
@@ -42,26 +43,59 @@ def headers_from_json(text: str) -> Headers:
 
 
 async def insert_rows(connection: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Execute a statement over ``unnest`` arrays, for the few rows of what is rare."""
     if rows:
         await connection.execute(sql, *(list(column) for column in zip(*rows, strict=True)))
 
 
-CLAIM = """
+def recordset(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows for ``json_to_recordset``. A value that is JSON already is put in by ``fragment``."""
+    return orjson.dumps(rows, default=_base64).decode()
+
+
+def _base64(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} in a row")
+
+
+def fragment(value: Any) -> orjson.Fragment:
+    """A value of any JSON type, for a column of type ``jsonb``."""
+    try:
+        return orjson.Fragment(orjson.dumps(value))
+    except TypeError:
+        return orjson.Fragment(to_json(value))
+
+
+def headers_fragment(headers: Headers) -> orjson.Fragment:
+    return orjson.Fragment(headers_to_json(headers)) if headers else _NO_HEADERS
+
+
+_NO_HEADERS = orjson.Fragment("[]")
+
+# What the saga's row says of a run when it begins; ``_run_row`` makes it.
+_RUN = """
+    processing_id text, run int, status text, topic text, partition int, "offset" bigint,
+    record_timestamp_ms bigint, epoch bigint, payload_hash text, lead_id text, business_id text,
+    tenant_id text, intent text, confidence float8, handler text, escalate bool, message jsonb,
+    plan jsonb, original_key text, original_value text, headers jsonb, reason text, error text,
+    write_id uuid, resume_in float8, terminal bool
+"""
+
+CLAIM = f"""
 INSERT INTO sagas (processing_id, run, status, consumer_group, topic, partition, "offset",
     record_timestamp_ms, epoch, payload_hash, lead_id, business_id, tenant_id, intent, confidence,
     handler, escalate, message, plan, original_key, original_value, headers, reason, error,
     write_id, resume_at, finished_at)
-SELECT u.a, u.b, u.c, $1, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, u.l, u.m, u.n, u.o, u.p,
-    u.q::jsonb, u.r::jsonb, u.s, u.t, u.u, u.v, u.w, u.x,
-    now() + u.y * interval '1 second', CASE WHEN u.z THEN now() END
-FROM unnest($2::text[], $3::int[], $4::text[], $5::text[], $6::int[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[],
-    $15::float8[], $16::text[], $17::bool[], $18::text[], $19::text[], $20::bytea[], $21::bytea[],
-    $22::jsonb[], $23::text[], $24::text[], $25::uuid[], $26::float8[], $27::bool[])
-    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z)
+SELECT processing_id, run, status, $1, topic, partition, "offset", record_timestamp_ms, epoch,
+    decode(payload_hash, 'base64'), lead_id, business_id, tenant_id, intent, confidence, handler,
+    escalate, message, plan, decode(original_key, 'base64'), decode(original_value, 'base64'),
+    headers, reason, error, write_id, now() + resume_in * interval '1 second',
+    CASE WHEN terminal THEN now() END
+FROM json_to_recordset($2::json) AS u({_RUN})
 ON CONFLICT (processing_id) DO NOTHING
 RETURNING write_id
-"""
+"""  # noqa: S608 (a constant)
 
 
 async def insert_claims(
@@ -69,68 +103,77 @@ async def insert_claims(
 ) -> set[Any]:
     """Insert new sagas, in id order; gives the write ids of those that were not there yet."""
     ordered = sorted(writes, key=lambda write: write.state.message.processing_id)
-    columns = zip(*(_run_row(write) for write in ordered), strict=True)
-    records = await connection.fetch(CLAIM, consumer_group, *(list(column) for column in columns))
+    rows = recordset([_run_row(write) for write in ordered])
+    records = await connection.fetch(CLAIM, consumer_group, rows)
     return {record["write_id"] for record in records}
 
 
 # The steps of the runs before stay: they are keyed by run.
-REVIVE = """
-UPDATE sagas AS s SET run = u.b, status = u.c, topic = u.d, partition = u.e, "offset" = u.f,
-    record_timestamp_ms = u.g, epoch = u.h, payload_hash = u.i, lead_id = u.j, business_id = u.k,
-    tenant_id = u.l, intent = u.m, confidence = u.n, handler = u.o, escalate = u.p,
-    message = u.q::jsonb, plan = u.r::jsonb, original_key = u.s, original_value = u.t,
-    headers = u.u, reason = u.v, error = u.w, write_id = u.x,
-    resume_at = now() + u.y * interval '1 second', finished_at = CASE WHEN u.z THEN now() END,
-    updated_at = now(), stuck_retries = 0,
-    earlier_hashes = CASE WHEN s.payload_hash = u.i OR s.payload_hash = ANY (s.earlier_hashes)
+REVIVE = f"""
+UPDATE sagas AS s SET run = u.run, status = u.status, topic = u.topic, partition = u.partition,
+    "offset" = u."offset", record_timestamp_ms = u.record_timestamp_ms, epoch = u.epoch,
+    payload_hash = u.hash, lead_id = u.lead_id, business_id = u.business_id,
+    tenant_id = u.tenant_id, intent = u.intent, confidence = u.confidence, handler = u.handler,
+    escalate = u.escalate, message = u.message, plan = u.plan,
+    original_key = decode(u.original_key, 'base64'),
+    original_value = decode(u.original_value, 'base64'), headers = u.headers, reason = u.reason,
+    error = u.error, write_id = u.write_id,
+    resume_at = now() + u.resume_in * interval '1 second',
+    finished_at = CASE WHEN u.terminal THEN now() END, updated_at = now(), stuck_retries = 0,
+    earlier_hashes = CASE WHEN s.payload_hash = u.hash OR s.payload_hash = ANY (s.earlier_hashes)
         THEN s.earlier_hashes ELSE array_append(s.earlier_hashes, s.payload_hash) END
-FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::bigint[],
-    $8::bigint[], $9::bytea[], $10::text[], $11::text[], $12::text[], $13::text[],
-    $14::float8[], $15::text[], $16::bool[], $17::text[], $18::text[], $19::bytea[], $20::bytea[],
-    $21::jsonb[], $22::text[], $23::text[], $24::uuid[], $25::float8[], $26::bool[])
-    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z)
-WHERE s.processing_id = u.a
-"""
+FROM (
+    SELECT *, decode(payload_hash, 'base64') AS hash FROM json_to_recordset($1::json) AS r({_RUN})
+) AS u
+WHERE s.processing_id = u.processing_id
+"""  # noqa: S608 (a constant)
 
 
 async def revive_sagas(connection: Connection, writes: Iterable[SagaWrite]) -> None:
     """Begin the next run of sagas that are locked, and stand at the run before."""
-    await insert_rows(connection, REVIVE, [_run_row(write) for write in writes if write.revives])
+    rows = [_run_row(write) for write in writes if write.revives]
+    if rows:
+        await connection.execute(REVIVE, recordset(rows))
 
 
-def _run_row(write: SagaWrite) -> tuple[Any, ...]:
-    """What the saga's row says of a run when it begins."""
+def _run_row(write: SagaWrite) -> dict[str, Any]:
     state, message = write.state, write.state.message
     status = write.status or state.status
-    return (
-        message.processing_id,
-        state.run,
-        status.value,
-        state.source.topic,
-        state.source.partition,
-        state.source.offset,
-        state.source.timestamp_ms,
-        write.epoch,
-        state.payload_hash,
-        message.lead_id,
-        message.business_id,
-        message.tenant_id,
-        message.intent,
-        message.confidence,
-        state.plan.handler,
-        state.plan.escalate,
-        to_json(asdict(message)),
-        to_json(plan_to_json(state.plan)),
-        state.key,
-        state.value,
-        headers_to_json(state.headers),
-        state.reason,
-        state.error,
-        write.write_id,
-        write.resume_in,
-        status in TERMINAL,
-    )
+    return {
+        "processing_id": message.processing_id,
+        "run": state.run,
+        "status": status,
+        "topic": state.source.topic,
+        "partition": state.source.partition,
+        "offset": state.source.offset,
+        "record_timestamp_ms": state.source.timestamp_ms,
+        "epoch": write.epoch,
+        "payload_hash": state.payload_hash,
+        "lead_id": message.lead_id,
+        "business_id": message.business_id,
+        "tenant_id": message.tenant_id,
+        "intent": message.intent,
+        "confidence": message.confidence,
+        "handler": state.plan.handler,
+        "escalate": state.plan.escalate,
+        "message": _message(message),
+        "plan": fragment(plan_to_json(state.plan)),
+        "original_key": state.key,
+        "original_value": state.value,
+        "headers": headers_fragment(state.headers),
+        "reason": state.reason,
+        "error": state.error,
+        "write_id": write.write_id,
+        "resume_in": write.resume_in,
+        "terminal": status in TERMINAL,
+    }
+
+
+def _message(message: Message) -> orjson.Fragment:
+    try:
+        return orjson.Fragment(orjson.dumps(message))
+    except TypeError:  # integers beyond 64 bits
+        return orjson.Fragment(to_json(asdict(message)))
 
 
 UPDATE = """
@@ -138,43 +181,48 @@ UPDATE sagas AS s SET status = u.status, epoch = u.epoch, reason = u.reason, err
     write_id = u.write_id, updated_at = now(), stuck_retries = u.stuck_retries,
     resume_at = now() + u.resume_in * interval '1 second',
     finished_at = CASE WHEN u.terminal THEN now() ELSE s.finished_at END
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::uuid[], $7::int[],
-    $8::float8[], $9::bool[])
-    AS u(processing_id, status, epoch, reason, error, write_id, stuck_retries, resume_in, terminal)
+FROM json_to_recordset($1::json) AS u(processing_id text, status text, epoch bigint, reason text,
+    error text, write_id uuid, stuck_retries int, resume_in float8, terminal bool)
 WHERE s.processing_id = u.processing_id
 """
 
 
 async def update_sagas(connection: Connection, writes: Iterable[SagaWrite]) -> None:
     """Every write leaves its write id with its saga, by which an unknown COMMIT is recognised."""
-    rows = [
-        (
-            write.state.message.processing_id,
-            (write.status or write.state.status).value,
-            write.epoch,
-            write.state.reason,
-            write.state.error,
-            write.write_id,
-            write.state.stuck_retries,
-            write.resume_in,
-            (write.status or write.state.status) in TERMINAL,
+    rows = []
+    for write in writes:
+        if write.claim:
+            continue
+        state = write.state
+        status = write.status or state.status
+        rows.append(
+            {
+                "processing_id": state.message.processing_id,
+                "status": status,
+                "epoch": write.epoch,
+                "reason": state.reason,
+                "error": state.error,
+                "write_id": write.write_id,
+                "stuck_retries": state.stuck_retries,
+                "resume_in": write.resume_in,
+                "terminal": status in TERMINAL,
+            }
         )
-        for write in writes
-        if not write.claim
-    ]
-    await insert_rows(connection, UPDATE, rows)
+    if rows:
+        await connection.execute(UPDATE, recordset(rows))
 
 
 STEPS = """
 INSERT INTO saga_steps AS s (processing_id, run, ordinal, direction, action, sub_step, status, key,
     attempts, in_doubt, circuit_wait, due_at, request, output, error, first_attempt_at,
     last_attempt_at, redrives, finished_at)
-SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, u.l, u.m, u.n::jsonb, u.o, u.p, u.q,
-    u.r::jsonb, CASE WHEN u.g IN ('DONE', 'FAILED') THEN now() END
-FROM unnest($1::text[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[],
-    $8::text[], $9::int[], $10::bool[], $11::float8[], $12::timestamptz[], $13::bytea[],
-    $14::text[], $15::text[], $16::timestamptz[], $17::timestamptz[], $18::text[])
-    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r)
+SELECT processing_id, run, ordinal, direction, action, sub_step, status, key, attempts, in_doubt,
+    circuit_wait, due_at, decode(request, 'base64'), output, error, first_attempt_at,
+    last_attempt_at, redrives, CASE WHEN status IN ('DONE', 'FAILED') THEN now() END
+FROM json_to_recordset($1::json) AS u(processing_id text, run int, ordinal int, direction text,
+    action text, sub_step text, status text, key text, attempts int, in_doubt bool,
+    circuit_wait float8, due_at timestamptz, request text, output jsonb, error text,
+    first_attempt_at timestamptz, last_attempt_at timestamptz, redrives jsonb)
 ON CONFLICT (processing_id, run, ordinal, direction) DO UPDATE SET status = excluded.status,
     key = excluded.key, attempts = excluded.attempts, in_doubt = excluded.in_doubt,
     circuit_wait = excluded.circuit_wait, due_at = excluded.due_at, request = excluded.request,
@@ -187,44 +235,48 @@ ON CONFLICT (processing_id, run, ordinal, direction) DO UPDATE SET status = excl
 async def upsert_steps(connection: Connection, writes: Iterable[SagaWrite]) -> None:
     rows = []
     for write in writes:
+        processing_id, run = write.state.message.processing_id, write.state.run
+        steps = write.state.plan.steps
         # The last row of a step wins: one write may stage it more than once.
         latest: dict[tuple[int, str], StepRow] = {
             (row.ordinal, row.direction): row for row in write.steps
         }
         for row in latest.values():
-            step = write.state.plan.steps[row.ordinal]
+            step = steps[row.ordinal]
             rows.append(
-                (
-                    write.state.message.processing_id,
-                    write.state.run,
-                    row.ordinal,
-                    row.direction,
-                    step.action,
-                    step.sub_step,
-                    row.status.value,
-                    row.key,
-                    row.attempts,
-                    row.in_doubt,
-                    row.circuit_wait,
-                    row.due_at,
-                    row.request,
-                    None if row.output is None else to_json(row.output),
-                    row.error,
-                    row.first_attempt_at,
-                    row.last_attempt_at,
-                    to_json(row.redrives),
-                )
+                {
+                    "processing_id": processing_id,
+                    "run": run,
+                    "ordinal": row.ordinal,
+                    "direction": row.direction,
+                    "action": step.action,
+                    "sub_step": step.sub_step,
+                    "status": row.status,
+                    "key": row.key,
+                    "attempts": row.attempts,
+                    "in_doubt": row.in_doubt,
+                    "circuit_wait": row.circuit_wait,
+                    "due_at": row.due_at,
+                    "request": row.request,
+                    "output": None if row.output is None else fragment(row.output),
+                    "error": row.error,
+                    "first_attempt_at": row.first_attempt_at,
+                    "last_attempt_at": row.last_attempt_at,
+                    "redrives": row.redrives,
+                }
             )
-    await insert_rows(connection, STEPS, rows)
+    if rows:
+        await connection.execute(STEPS, recordset(rows))
 
 
 OUTBOX = """
 INSERT INTO outbox (record_id, consumer_group, source_topic, source_partition, topic, key, value,
     headers, lead_id)
-SELECT u.a, $1, u.b, u.c, u.d, u.e, u.f, u.g, u.h
-FROM unnest($2::text[], $3::text[], $4::int[], $5::text[], $6::bytea[], $7::bytea[], $8::jsonb[],
-    $9::text[]) WITH ORDINALITY AS u(a, b, c, d, e, f, g, h, n)
-ORDER BY u.n
+SELECT record_id, $1, source_topic, source_partition, topic, decode(key, 'base64'),
+    decode(value, 'base64'), headers, lead_id
+FROM json_to_recordset($2::json) AS u(record_id text, source_topic text,
+    source_partition int, topic text, key text, value text, headers jsonb, lead_id text, n bigint)
+ORDER BY n
 ON CONFLICT (record_id) DO NOTHING
 """
 
@@ -233,29 +285,30 @@ async def insert_outbox(
     connection: Connection, consumer_group: str, writes: Iterable[SagaWrite]
 ) -> None:
     rows = [
-        (
-            record.id,
-            write.state.source.topic,
-            write.state.source.partition,
-            record.topic,
-            record.key,
-            record.value,
-            headers_to_json(record.headers),
-            write.state.message.lead_id,
+        {
+            "record_id": record.id,
+            "source_topic": write.state.source.topic,
+            "source_partition": write.state.source.partition,
+            "topic": record.topic,
+            "key": record.key,
+            "value": record.value,
+            "headers": headers_fragment(record.headers),
+            "lead_id": write.state.message.lead_id,
+            "n": number,
+        }
+        for number, (write, record) in enumerate(
+            (write, record) for write in writes for record in write.outbox
         )
-        for write in writes
-        for record in write.outbox
     ]
     if rows:
-        columns = (list(column) for column in zip(*rows, strict=True))
-        await connection.execute(OUTBOX, consumer_group, *columns)
+        await connection.execute(OUTBOX, consumer_group, recordset(rows))
 
 
 PROCESSED = """
 INSERT INTO processed_messages AS p (message_id, lead_id, processing_status, processed_at,
     expires_at)
-SELECT u.a, u.b, u.c, now(), now() + $1 * interval '1 second'
-FROM unnest($2::text[], $3::text[], $4::text[]) AS u(a, b, c)
+SELECT message_id, lead_id, processing_status, now(), now() + $1 * interval '1 second'
+FROM json_to_recordset($2::json) AS u(message_id text, lead_id text, processing_status text)
 ON CONFLICT (message_id) DO UPDATE SET processing_status = excluded.processing_status,
     processed_at = excluded.processed_at, expires_at = excluded.expires_at
 """
@@ -265,10 +318,13 @@ async def upsert_processed(
     connection: Connection, window: float, writes: Iterable[SagaWrite]
 ) -> None:
     rows = [
-        (write.state.message.processing_id, write.state.message.lead_id, write.processing_status)
+        {
+            "message_id": write.state.message.processing_id,
+            "lead_id": write.state.message.lead_id,
+            "processing_status": write.processing_status,
+        }
         for write in writes
         if write.processing_status
     ]
     if rows:
-        columns = (list(column) for column in zip(*rows, strict=True))
-        await connection.execute(PROCESSED, window, *columns)
+        await connection.execute(PROCESSED, window, recordset(rows))

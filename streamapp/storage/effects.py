@@ -15,17 +15,18 @@ from streamapp.saga.operations import (
     RestoreLeadStatus,
     SetLeadStatus,
 )
-from streamapp.storage.batch import insert_rows, to_json
+from streamapp.storage.batch import fragment, insert_rows, recordset
 from streamapp.storage.connection import Connection
 
 TASKS = """
 INSERT INTO tasks (task_id, lead_id, business_id, tenant_id, processing_id, run, task_type, title,
     description, status, priority, assigned_to_type, assigned_to_id, due_date, metadata)
-SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, 'pending', u.j, u.k, u.l,
-    now() + u.m * interval '1 second', u.n
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
-    $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::float8[], $14::jsonb[])
-    AS u(a, b, c, d, e, f, g, h, i, j, k, l, m, n)
+SELECT task_id, lead_id, business_id, tenant_id, processing_id, run, task_type, title,
+    description, 'pending', priority, assigned_to_type, assigned_to_id,
+    now() + due_in * interval '1 second', metadata
+FROM json_to_recordset($1::json) AS u(task_id text, lead_id text, business_id text, tenant_id text,
+    processing_id text, run int, task_type text, title text, description text, priority text,
+    assigned_to_type text, assigned_to_id text, due_in float8, metadata jsonb)
 ON CONFLICT (task_id) DO NOTHING
 """
 
@@ -52,10 +53,11 @@ ACTIVITIES = """
 INSERT INTO lead_activities (activity_id, lead_id, business_id, tenant_id, activity_type,
     activity_description, actor_type, actor_name, channel, message_content, metadata,
     activity_timestamp, created_at)
-SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k, now(), now()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-    $8::text[], $9::text[], $10::text[], $11::jsonb[])
-    AS u(a, b, c, d, e, f, g, h, i, j, k)
+SELECT activity_id, lead_id, business_id, tenant_id, activity_type, description, actor_type,
+    actor_name, channel, message_content, metadata, now(), now()
+FROM json_to_recordset($1::json) AS u(activity_id text, lead_id text, business_id text,
+    tenant_id text, activity_type text, description text, actor_type text, actor_name text,
+    channel text, message_content text, metadata jsonb)
 ON CONFLICT (activity_id) DO NOTHING
 """
 
@@ -111,24 +113,29 @@ async def apply_operations(
     tasks, cancels, raises, activities, sets, restores = [], [], [], [], [], []
     for write, row, operation in found:
         state, message = write.state, write.state.message
-        owner = (message.lead_id, message.business_id, message.tenant_id)
+        lead = (message.lead_id, message.business_id)
+        owner = {
+            "lead_id": message.lead_id,
+            "business_id": message.business_id,
+            "tenant_id": message.tenant_id,
+        }
         match operation:
             case InsertTask():
                 tasks.append(
-                    (
-                        operation.task_id,
-                        *owner,
-                        message.processing_id,
-                        state.run,
-                        operation.task_type,
-                        operation.title,
-                        operation.description,
-                        operation.priority,
-                        operation.assigned_to_type,
-                        operation.assigned_to_id,
-                        operation.due_in,
-                        to_json(operation.metadata),
-                    )
+                    {
+                        "task_id": operation.task_id,
+                        **owner,
+                        "processing_id": message.processing_id,
+                        "run": state.run,
+                        "task_type": operation.task_type,
+                        "title": operation.title,
+                        "description": operation.description,
+                        "priority": operation.priority,
+                        "assigned_to_type": operation.assigned_to_type,
+                        "assigned_to_id": operation.assigned_to_id,
+                        "due_in": operation.due_in,
+                        "metadata": fragment(operation.metadata),
+                    }
                 )
             case CancelTask():
                 cancels.append((operation.task_id, operation.reason))
@@ -138,30 +145,32 @@ async def apply_operations(
                 )
             case InsertActivity():
                 activities.append(
-                    (
-                        operation.activity_id,
-                        *owner,
-                        operation.activity_type,
-                        operation.description,
-                        operation.actor_type,
-                        operation.actor_name,
-                        operation.channel,
-                        operation.message_content,
-                        to_json(operation.metadata),
-                    )
+                    {
+                        "activity_id": operation.activity_id,
+                        **owner,
+                        "activity_type": operation.activity_type,
+                        "description": operation.description,
+                        "actor_type": operation.actor_type,
+                        "actor_name": operation.actor_name,
+                        "channel": operation.channel,
+                        "message_content": operation.message_content,
+                        "metadata": fragment(operation.metadata),
+                    }
                 )
             case SetLeadStatus():
-                sets.append((*owner[:2], write.write_id, row.ordinal, operation.status))
+                sets.append((*lead, write.write_id, row.ordinal, operation.status))
             case RestoreLeadStatus():
-                restores.append((*owner[:2], operation.expected, operation.previous))
-    await insert_rows(connection, TASKS, tasks)
+                restores.append((*lead, operation.expected, operation.previous))
+    if tasks:
+        await connection.execute(TASKS, recordset(tasks))
     await insert_rows(connection, CANCEL_TASKS, cancels)
     # One UPDATE changes a row once, whatever number of rows it meets it in: two steps of a saga
     # that change the same, and are written at once, take their turns.
     for raised in _rounds(raises, lambda row: row[0]):
         columns = (list(column) for column in zip(*raised, strict=True))
         await connection.execute(RAISE_PRIORITY, *columns, PRIORITIES)
-    await insert_rows(connection, ACTIVITIES, activities)
+    if activities:
+        await connection.execute(ACTIVITIES, recordset(activities))
     for changed in _rounds(sets, lambda row: row[:2]):
         records = await connection.fetch(
             SET_LEADS, *(list(column) for column in zip(*changed, strict=True))
