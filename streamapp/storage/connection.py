@@ -51,5 +51,15 @@ async def connect(settings: Settings, application: str) -> Connection:
 async def create_pool(settings: Settings) -> Pool:
     """A pool for look-ups and views, opened lazily so that a database away delays nobody."""
     return await asyncpg.create_pool(
-        min_size=0, max_size=settings.database_pool, **_options(settings, "streamapp")
+        min_size=0,
+        max_size=settings.database_pool,
+        reset=_clean,
+        **_options(settings, "streamapp"),
     )
+
+
+async def _clean(connection: Connection) -> None:
+    """What a borrower leaves behind. Nobody here sets anything for a session, so the usual round
+    trip that resets it, once for every look-up, is made only for an open transaction."""
+    if connection.is_in_transaction():
+        await connection.reset()

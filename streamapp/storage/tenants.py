@@ -9,6 +9,7 @@ from streamapp.storage.connection import Pool
 from streamapp.storage.health import DatabaseHealth
 
 BATCH = 500  # look-ups in one query
+GATHER = 0.005  # seconds; under load, what the next query waits for more look-ups to share it
 
 Owner = tuple[str, str | None]  # business id, tenant id
 
@@ -50,8 +51,12 @@ class TenantDirectory:
             await asyncio.wait([self._task])
 
     async def _look_up(self) -> None:
-        # Whoever asks while a query runs is in the next one.
+        # Whoever asks while a query runs is in the next one. A lone look-up is made at once.
+        alone = True
         while self._waiting:
+            if not alone and len(self._waiting) < BATCH:
+                await asyncio.sleep(GATHER)
+            alone = False
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             leads = list({lead_id for lead_id, _ in batch})
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
@@ -23,6 +24,7 @@ from streamapp.worker.producer import (
 log = logging.getLogger("streamapp.outbox")
 
 BATCH = 500  # rows of one round
+PACE = 0.02  # seconds between the beginnings of rounds; under load they share their statements
 MAX_PENDING = 2000  # rows handed to the producer that the broker has not acknowledged
 STALLED_WITHIN = 0.5  # seconds; the same once some rows have stood still
 ACK_WITHIN = 10.0  # seconds; after it the broker counts as away, the rows stay with the producer
@@ -83,6 +85,7 @@ class OutboxRelay:
     async def run(self) -> None:
         """Relay until cancelled. Outages are waited for."""
         while True:
+            began = time.monotonic()
             try:
                 more = await self.round()
             except DATABASE_ERRORS as error:
@@ -90,6 +93,7 @@ class OutboxRelay:
                 more = False
             if not more:
                 await self._pause()
+                await asyncio.sleep(began + PACE - time.monotonic())
 
     async def _pause(self) -> None:
         try:
