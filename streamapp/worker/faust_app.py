@@ -17,6 +17,7 @@ from faust.types import TP
 
 from streamapp.observability.logging import configure
 from streamapp.settings import Settings
+from streamapp.worker.eager import eager
 from streamapp.worker.polls import Polls
 
 log = logging.getLogger("streamapp.worker")
@@ -81,6 +82,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         topics = (self.settings.input_topic, self.settings.dlq_topic)
         self.consumer._read_offset = ReadOffsets(topics)
         self._watch_polls()
+        self.consumer.wait_first = eager(self.consumer.wait_first)
         self._end_thread_in_any_case()
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
