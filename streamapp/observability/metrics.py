@@ -8,6 +8,7 @@ Per process, ``received = processed + duplicate + dead_lettered + released + in 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from functools import cache
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -195,6 +196,14 @@ class Metrics:
             for status in (*STEP_STATUSES, OTHER)
         }
         self._durations = {name: self.action_duration.labels(name) for name in names}
+        # Made on first use; ``known`` keeps their number small.
+        self._received = cache(self.messages_received.labels)
+        self._detected = cache(self.ai_intents_detected.labels)
+        self._confidence = cache(self.ai_intent_confidence.labels)
+        self._ai_duration = cache(self.ai_processing_duration.labels)
+        self._lookups = cache(self.dedup_lookups.labels)
+        self._finished = cache(self.sagas_finished.labels)
+        self._responses = cache(self.responses.labels)
         for reason in Reason:
             self.dlq_messages.labels(reason.value)
             self.dlq_unresolved.labels(reason.value)
@@ -206,9 +215,7 @@ class Metrics:
     # Messages (pipeline.ports.PipelineObserver)
 
     def received(self, source: str, business_id: str) -> None:
-        self.messages_received.labels(
-            known(source, SOURCES), known(business_id, self._businesses)
-        ).inc()
+        self._received(known(source, SOURCES), known(business_id, self._businesses)).inc()
 
     def delivered(self, outcome: Outcome, source: str, seconds: float) -> None:
         """A delivery ended; ``seconds`` since it was taken in."""
@@ -220,14 +227,14 @@ class Metrics:
     def understood(self, message: Message, ai_seconds: float | None) -> None:
         """What the AI said of a message, and how long it took by its own account."""
         label = known(message.intent, self._intents)
-        self.ai_intents_detected.labels(label).inc()
-        self.ai_intent_confidence.labels(label).observe(message.confidence)
+        self._detected(label).inc()
+        self._confidence(label).observe(message.confidence)
         if ai_seconds is not None:
-            self.ai_processing_duration.labels(label).observe(ai_seconds)
+            self._ai_duration(label).observe(ai_seconds)
 
     def looked_up(self, tier: str, result: str) -> None:
         """A duplicate check got its answer (``hit`` or ``miss``) from this tier."""
-        self.dedup_lookups.labels(known(tier, TIERS), known(result, RESULTS)).inc()
+        self._lookups(known(tier, TIERS), known(result, RESULTS)).inc()
 
     def table_failed(self, kind: str) -> None:
         """A partition of the local table was ``damaged`` and begun anew, or is ``unusable``."""
@@ -271,16 +278,14 @@ class Metrics:
         ).inc()
 
     def saga_finished(self, message: Message, status: str, reason: str | None) -> None:
-        self.sagas_finished.labels(known(status, SAGA_STATUSES)).inc()
+        self._finished(known(status, SAGA_STATUSES)).inc()
 
     def dead_lettered(self, reason: str) -> None:
         self.dlq_messages.labels(known(reason, _REASONS)).inc()
 
     def responded(self, channel: str = "whatsapp", status: str = "queued") -> None:
         """A reply is durable (``queued``), ``sent`` or ``failed``."""
-        self.responses.labels(
-            known(channel, CHANNELS), known(status, ("queued", "sent", "failed"))
-        ).inc()
+        self._responses(known(channel, CHANNELS), known(status, ("queued", "sent", "failed"))).inc()
 
     # Circuits, dead letters, outages
 

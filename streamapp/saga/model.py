@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from streamapp.pipeline.outcomes import Headers, Reason
 from streamapp.saga.ids import Direction
 from streamapp.saga.operations import Operation
+from streamapp.saga.write_ids import new_write_id
 
 PLAN_VERSION = 1
 UNREADABLE_PLAN = 0  # stands for a plan of another form: nothing of it may be run or undone
@@ -222,7 +223,9 @@ class SagaWrite:
     resume_in: float | None = None  # seconds until a STUCK saga is tried again
     settlement: Settlement | None = None
     request: CarriedOut | None = None
-    write_id: UUID = field(default_factory=uuid4)  # finds its own row after an unknown COMMIT
+    write_id: UUID = field(
+        default_factory=new_write_id
+    )  # finds its own row after an unknown COMMIT
 
     @property
     def new(self) -> bool:
