@@ -13,8 +13,10 @@ SIZE = 10  # bytes of every record here
 class Bench:
     """Lanes in a room, with the errors that were reported."""
 
-    def __init__(self, in_flight: int = 2, parked: int = 100, size: int = 10_000) -> None:
-        self.room = Room(Bounds(in_flight, parked, size))
+    def __init__(
+        self, in_flight: int = 2, queued: int = 100, parked: int = 100, size: int = 10_000
+    ) -> None:
+        self.room = Room(Bounds(in_flight, queued, parked, size))
         self.errors: list[Exception] = []
         self.lanes = Lanes(self.room, self.errors.append)
 
@@ -36,6 +38,7 @@ class Bench:
         await eventually(lambda: not len(self.lanes))
         await settled()
         assert self.figures == (0, 0, 0)
+        assert self.room.queued == 0
         assert not self.room.full
 
 
