@@ -96,7 +96,7 @@ class Settings(BaseModel):
         10.0, description="how long work under way may finish on SIGTERM"
     )
     max_fetch_bytes: Count = Field(
-        512 * 1024,
+        256 * 1024,
         description="bytes fetched from a partition at once; a record beyond it comes alone",
     )
     commit_interval: Seconds = Field(1.0, description="between commits of offsets")
@@ -113,7 +113,8 @@ class Settings(BaseModel):
     # Bounds
     max_in_flight: Count = Field(1000, description="messages worked on at the same time")
     max_queued: Count = Field(
-        1000, description="records that wait behind one of their lead that is worked on"
+        1000,
+        description="records behind one of their lead that is at work or in line for a service",
     )
     max_parked: Count = Field(10_000, description="records that wait: for a retry, or behind one")
     max_parked_bytes: Count = Field(

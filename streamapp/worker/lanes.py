@@ -2,8 +2,9 @@
 
 A lane exists while its lead has work. It holds one permit while it works; a lane that waits
 (for a retry, for a circuit) gives it back, and its records and those behind them count as
-parked until it goes on. Records behind one that is worked on count as queued as well, under a
-closer bound: there is no need to have more of them at hand than keeps the lanes at work.
+parked until it goes on. Records behind one that is worked on, or that is in line for its turn at
+a service, count as queued as well, under a closer bound: there is no need to have more of them at
+hand than keeps the lanes at work.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Room:
         self._freed.set()
 
     def queue(self, records: int) -> None:
-        """Records wait behind one that is worked on, or is about to be."""
+        """Records wait behind one that is worked on, or soon will be."""
         self.queued += records
 
     def unqueue(self, records: int) -> None:
@@ -117,19 +118,21 @@ class Lane:
         self._closed = False
 
     @asynccontextmanager
-    async def parked(self) -> AsyncIterator[None]:
+    async def parked(self, *, in_line: bool = False) -> AsyncIterator[None]:
         """Give the permit back while the block runs (``saga.parking.Parking``)."""
         self.working = False
-        self._waits = True
         self._room.give()
         self._room.park()
-        self._room.unqueue(self._behind)
+        if not in_line:
+            self._waits = True
+            self._room.unqueue(self._behind)
         try:
             yield
         finally:
-            self._waits = False
-            self._room.queue(self._behind)
             self._room.unpark()
+            if not in_line:
+                self._waits = False
+                self._room.queue(self._behind)
         # Not in the finally: a lane that is cancelled must not wait for a permit.
         await self._take()
 

@@ -43,17 +43,18 @@ class Bench:
 
 
 class Gate:
-    """A job that waits until it is let through; parked, if asked to."""
+    """A job that waits until it is let through; parked, or in line, if asked to."""
 
-    def __init__(self, *, parked: bool = False) -> None:
+    def __init__(self, *, parked: bool = False, in_line: bool = False) -> None:
         self.open = asyncio.Event()
         self.begun = self.ended = False
-        self._parked = parked
+        self._parked = parked or in_line
+        self._in_line = in_line
 
     async def __call__(self, lane: Lane) -> None:
         self.begun = True
         if self._parked:
-            async with lane.parked():
+            async with lane.parked(in_line=self._in_line):
                 await self.open.wait()
         else:
             await self.open.wait()

@@ -162,6 +162,23 @@ async def test_records_behind_one_that_waits_are_not_queued() -> None:
     await bench.done()
 
 
+async def test_records_behind_one_in_line_for_a_service_are_queued() -> None:
+    bench, in_line, other = Bench(in_flight=1, queued=2), Gate(in_line=True), Gate()
+    bench.submit("lead", in_line)
+    bench.submit("lead", other)
+    await settled()
+    assert in_line.begun
+    assert bench.room.queued == 1
+    assert bench.figures == (0, 2, 2 * SIZE), "it holds no permit"
+    assert not bench.room.full
+    bench.submit("lead", other)
+    assert bench.room.queued == 2
+    assert bench.room.full
+    in_line.open.set()
+    other.open.set()
+    await bench.done()
+
+
 async def test_a_job_submitted_as_a_lane_ends_is_not_lost() -> None:
     bench, ran = Bench(), list[str]()
 
