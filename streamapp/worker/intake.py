@@ -104,7 +104,7 @@ class Intake:
             return
         held.ledger.add(record.offset)
         self._continuity.took(held.sequence, record.offset)
-        # Not a closure: thousands of these may wait, and its cells cost more than all the rest.
+        # Not a closure, which is several objects more: thousands of these may wait.
         job = partial(self._work, event, record, held)
         self._lanes.submit((lease, record.key), job, record.size)
 
