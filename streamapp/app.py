@@ -47,9 +47,8 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         # A topic that was deleted and made again is read again only after a look at this age.
         consumer_metadata_max_age_ms=METADATA_MAX_AGE,
         producer_linger=0.05,
-        # A full partition of dead letters may be as large as the broker takes.
-        consumer_max_fetch_size=4 * 1024 * 1024,
-        # A backlog is fetched in megabytes; this many records of it become objects at a time.
+        consumer_max_fetch_size=settings.max_fetch_bytes,
+        # A backlog is fetched in large pieces; this many records become objects at a time.
         broker_max_poll_records=500,
         web_tables_enabled=settings.faust_pages,
         web_router_enabled=settings.faust_pages,

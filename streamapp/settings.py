@@ -95,6 +95,10 @@ class Settings(BaseModel):
     shutdown_timeout: SecondsOrZero = Field(
         10.0, description="how long work under way may finish on SIGTERM"
     )
+    max_fetch_bytes: Count = Field(
+        256 * 1024,
+        description="bytes fetched from a partition at once; a record beyond it comes alone",
+    )
     commit_interval: Seconds = Field(1.0, description="between commits of offsets")
 
     # Deduplication
@@ -108,6 +112,10 @@ class Settings(BaseModel):
 
     # Bounds
     max_in_flight: Count = Field(1000, description="messages worked on at the same time")
+    max_queued: Count = Field(
+        1000,
+        description="records behind one of their lead that is at work or in line for a service",
+    )
     max_parked: Count = Field(10_000, description="records that wait: for a retry, or behind one")
     max_parked_bytes: Count = Field(
         256 * 1024 * 1024, description="bytes of the records that wait or are worked on"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from streamapp.actions.base import CallContext, ExternalExecutor
 from streamapp.pipeline.outcomes import Reason
@@ -95,7 +96,7 @@ class Attempts:
         while True:
             await self._until_due()
             # The place is taken before STARTED: a call begins right after its commit.
-            async with self._bulkhead.place(self._parking.parked):
+            async with self._bulkhead.place(partial(self._parking.parked, in_line=True)):
                 failure, finished = await self._attempt()
             if finished:
                 return failure

@@ -10,8 +10,12 @@ from typing import Protocol
 class Parking(Protocol):
     """The lane's side of a wait: its permit is given back meanwhile (protocol, 8)."""
 
-    def parked(self) -> AbstractAsyncContextManager[None]:
-        """Give the permit back on entry, take one again on exit."""
+    def parked(self, *, in_line: bool = False) -> AbstractAsyncContextManager[None]:
+        """Give the permit back on entry, take one again on exit.
+
+        With ``in_line`` the wait is for a turn that comes as others finish, not for a time or for
+        a service to recover: no reason to take in more work than usual meanwhile.
+        """
         ...
 
 

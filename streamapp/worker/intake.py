@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from streamapp.pipeline.orchestrator import Delivered, Pipeline
@@ -103,10 +104,8 @@ class Intake:
             return
         held.ledger.add(record.offset)
         self._continuity.took(held.sequence, record.offset)
-
-        async def job(lane: Lane) -> None:
-            await self._work(event, record, held, lane)
-
+        # Not a closure, which is several objects more: thousands of these may wait.
+        job = partial(self._work, event, record, held)
         self._lanes.submit((lease, record.key), job, record.size)
 
     def _lease_of(self, event: Any) -> PartitionLease | None:

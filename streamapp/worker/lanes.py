@@ -2,7 +2,9 @@
 
 A lane exists while its lead has work. It holds one permit while it works; a lane that waits
 (for a retry, for a circuit) gives it back, and its records and those behind them count as
-parked until it goes on.
+parked until it goes on. Records behind one that is worked on, or that is in line for its turn at
+a service, count as queued as well, under a closer bound: there is no need to have more of them at
+hand than keeps the lanes at work.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ class Bounds:
     """Limits of what is held in memory."""
 
     in_flight: int
+    queued: int
     parked: int
     bytes: int
 
@@ -32,6 +35,7 @@ class Room:
         self._freed = asyncio.Event()
         self._wanted = 0
         self.in_flight = 0
+        self.queued = 0
         self.parked = 0
         self.bytes = 0
 
@@ -40,6 +44,7 @@ class Room:
         """Whether intake has to pause: no permit left for new work, or a bound is reached."""
         return (
             self._wanted + self.in_flight >= self._bounds.in_flight
+            or self.queued >= self._bounds.queued
             or self.parked >= self._bounds.parked
             or self.bytes >= self._bounds.bytes
         )
@@ -75,6 +80,14 @@ class Room:
         self.parked -= 1
         self._freed.set()
 
+    def queue(self, records: int) -> None:
+        """Records wait behind one that is worked on, or soon will be."""
+        self.queued += records
+
+    def unqueue(self, records: int) -> None:
+        self.queued -= records
+        self._freed.set()
+
     def hold(self, size: int) -> None:
         self.bytes += size
 
@@ -100,21 +113,41 @@ class Lane:
         self.working = False
         self.jobs: deque[tuple[Job, int]] = deque()
         self.task: asyncio.Task[None] | None = None
+        self._waits = False
         self._began = False
         self._closed = False
 
     @asynccontextmanager
-    async def parked(self) -> AsyncIterator[None]:
+    async def parked(self, *, in_line: bool = False) -> AsyncIterator[None]:
         """Give the permit back while the block runs (``saga.parking.Parking``)."""
         self.working = False
         self._room.give()
         self._room.park()
+        if not in_line:
+            self._waits = True
+            self._room.unqueue(self._behind)
         try:
             yield
         finally:
             self._room.unpark()
+            if not in_line:
+                self._waits = False
+                self._room.queue(self._behind)
         # Not in the finally: a lane that is cancelled must not wait for a permit.
         await self._take()
+
+    @property
+    def _behind(self) -> int:
+        """Records behind the first."""
+        return max(0, len(self.jobs) - 1)
+
+    def append(self, job: Job, size: int) -> None:
+        """One more job, behind those that are there."""
+        self.jobs.append((job, size))
+        if len(self.jobs) > 1:
+            self._room.park()
+            if not self._waits:
+                self._room.queue(1)
 
     async def _take(self) -> None:
         self._room.want()
@@ -138,6 +171,7 @@ class Lane:
                 if not self.jobs:
                     break
                 self._room.unpark()
+                self._room.unqueue(1)
         finally:
             self.close(closed)
 
@@ -152,6 +186,7 @@ class Lane:
             self._room.unwant()
         if self.working:
             self._room.give()
+        self._room.unqueue(self._behind)
         for position, (_, size) in enumerate(self.jobs):
             if position > 0:
                 self._room.unpark()
@@ -178,11 +213,10 @@ class Lanes:
         self._room.hold(size)
         lane = self._lanes.get(key)
         if lane is not None:
-            self._room.park()
-            lane.jobs.append((job, size))
+            lane.append(job, size)
             return
         lane = self._lanes[key] = Lane(self._room)
-        lane.jobs.append((job, size))
+        lane.append(job, size)
         self._room.want()
 
         def closed() -> None:

@@ -136,7 +136,12 @@ class Runtime:
             report=self.metrics.table_failed,
         )
         self.room = Room(
-            Bounds(settings.max_in_flight, settings.max_parked, settings.max_parked_bytes)
+            Bounds(
+                in_flight=settings.max_in_flight,
+                queued=settings.max_queued,
+                parked=settings.max_parked,
+                bytes=settings.max_parked_bytes,
+            )
         )
         self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
         self._tasks: list[asyncio.Task[None]] = []

@@ -63,6 +63,7 @@ async def test_an_open_circuit_is_waited_for_and_spends_no_attempt(
     assert state.status == "COMPLETED"
     assert sum(time.waits) == 40.0
     assert bench.place.waits == len(time.waits)  # each of them parked
+    assert bench.place.in_line == 0
     row = await bench.step(1)
     assert (row["attempts"], row["circuit_wait"]) == (1, 40.0)
 

@@ -65,6 +65,7 @@ async def test_who_waits_for_a_place_is_parked_and_not_started(
     await until(lambda: len(bench.service.calls) == 2)
     late = asyncio.create_task(bench.deliver(saga(external("a"), processing_id="late"), executor))
     await until(lambda: bench.place.waiting)
+    assert bench.place.in_line == 1, "what is behind it stays queued"
     assert await bench.journal.load("late") is None
     free.set()
     await asyncio.gather(*first, late)

@@ -367,11 +367,13 @@ class Place:
 
     def __init__(self) -> None:
         self.waits = 0
+        self.in_line = 0  # of these, those for a turn at a service
         self.waiting = False
 
     @asynccontextmanager
-    async def parked(self) -> AsyncIterator[None]:
+    async def parked(self, *, in_line: bool = False) -> AsyncIterator[None]:
         self.waits += 1
+        self.in_line += in_line
         self.waiting = True
         try:
             yield

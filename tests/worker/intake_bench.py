@@ -74,7 +74,7 @@ class Bench:
 
     def __init__(self, *, in_flight: int = 10, parked: int = 100, max_unacked: int = 100) -> None:
         self.pipeline, self.table, self.membership = FakePipeline(), FakeTable(), FakeMembership()
-        self.room = Room(Bounds(in_flight, parked, 1_000_000))
+        self.room = Room(Bounds(in_flight, parked, parked, 1_000_000))
         self.errors: list[Exception] = []  # of lanes
         self.defects: list[BaseException] = []  # of the pipeline
         self.fenced: list[bool] = []

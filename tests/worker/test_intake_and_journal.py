@@ -44,7 +44,7 @@ class Worker:
         self.standing = Standing.CONFIRMED
         self.fenced: list[bool] = []
         self.defects: list[BaseException] = []
-        self.room = Room(Bounds(in_flight=10, parked=100, bytes=1_000_000))
+        self.room = Room(Bounds(in_flight=10, queued=100, parked=100, bytes=1_000_000))
         self.lanes = Lanes(self.room, self.defects.append)
         self.orphans = 0
         self.skips: list[str] = []

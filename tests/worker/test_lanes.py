@@ -110,7 +110,7 @@ async def test_intake_pauses_where_no_permit_is_left_and_resumes() -> None:
 
 @pytest.mark.parametrize(
     ("bounds", "records"),
-    [({"parked": 4}, 5), ({"size": 5 * SIZE}, 5), ({"size": 5 * SIZE - 1}, 5)],
+    [({"queued": 4}, 5), ({"parked": 4}, 5), ({"size": 5 * SIZE}, 5), ({"size": 5 * SIZE - 1}, 5)],
 )
 async def test_intake_pauses_at_the_bounds_of_what_waits(
     bounds: dict[str, int], records: int
@@ -137,6 +137,45 @@ async def test_records_of_waiting_lanes_are_bounded_too() -> None:
     assert bench.room.full
     for gate in gates:
         gate.open.set()
+    await bench.done()
+
+
+async def test_records_behind_one_that_waits_are_not_queued() -> None:
+    bench, waiting, behind = Bench(queued=2), Gate(parked=True), Gate()
+    bench.submit("lead", waiting)
+    for _ in range(3):
+        bench.submit("lead", behind)
+    assert bench.room.full, "its turn is to come"
+    await settled()
+    assert waiting.begun
+    assert bench.room.queued == 0
+    assert not bench.room.full, "the others go on"
+    bench.submit("lead", behind)
+    assert bench.room.queued == 0
+    assert bench.figures == (0, 5, 5 * SIZE)
+    waiting.open.set()
+    await settled()
+    assert behind.begun
+    assert bench.room.queued == 3
+    assert bench.room.full
+    behind.open.set()
+    await bench.done()
+
+
+async def test_records_behind_one_in_line_for_a_service_are_queued() -> None:
+    bench, in_line, other = Bench(in_flight=1, queued=2), Gate(in_line=True), Gate()
+    bench.submit("lead", in_line)
+    bench.submit("lead", other)
+    await settled()
+    assert in_line.begun
+    assert bench.room.queued == 1
+    assert bench.figures == (0, 2, 2 * SIZE), "it holds no permit"
+    assert not bench.room.full
+    bench.submit("lead", other)
+    assert bench.room.queued == 2
+    assert bench.room.full
+    in_line.open.set()
+    other.open.set()
     await bench.done()
 
 
