@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID, uuid5
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from streamapp.saga import ids
 from streamapp.saga.ids import dead_letter_id, idempotency_key, row_id
 
 PARTS: dict[Callable[..., str], tuple[tuple[Any, ...], tuple[Any, ...]]] = {
@@ -32,6 +36,15 @@ def test_parts_do_not_run_into_each_other() -> None:
     assert row_id("task", "p", 0, "ab", "c") != row_id("task", "p", 0, "a", "bc")
     first = idempotency_key("p-1", 0, "order", "", "forward")
     assert first != idempotency_key("p-", 10, "order", "", "forward")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_an_id_is_a_uuid_of_version_5(processing_id: str) -> None:
+    name = "".join(
+        f"{len(part)}:{part}" for part in ("task", processing_id, "0", "create_order", "")
+    )
+    made = row_id("task", processing_id, 0, "create_order")
+    assert made == str(uuid5(UUID(bytes=ids._NAMESPACE), name))
 
 
 def test_a_key_and_an_id_of_the_same_parts_differ() -> None:
