@@ -22,7 +22,7 @@ async def test_a_required_step_takes_its_saga_back(bench: Bench) -> None:
     assert bench.service.effects == set()
     (letter,) = await bench.letters()
     assert letter.reason == "handler_error"
-    assert "22021" in letter.message
+    assert "22P05" in letter.message
     assert (await bench.saga())["error"].startswith("d: ")
 
 
