@@ -1,0 +1,1 @@
+"""How fast streamapp is beside other ways to do the same work: `make bench`."""
