@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: install demo test check crash-test kafka-test chaos mutants settings lock clean
+.PHONY: install demo test check crash-test kafka-test chaos mutants bench settings lock clean
 
 install: $(READY)
 
@@ -39,6 +39,10 @@ chaos: $(READY)
 # Breaks the code on purpose, patch by patch, and shows that the named tests notice.
 mutants: $(READY)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+# streamapp beside other ways to do the same work; needs Java 17 and Maven.
+bench: $(READY)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

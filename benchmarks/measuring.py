@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import asyncpg
 
@@ -28,6 +27,7 @@ from benchmarks.statistics import (
     rate_of_samples,
     stretch,
 )
+from streamapp.demo.guardian import Guardian
 
 LOOK = 0.1  # seconds between looks at a worker
 PATIENCE = 90.0  # seconds without progress after which a run has failed
@@ -106,7 +106,9 @@ class Bench:
         if service is not None:
             await service.take_counts()
         session = await asyncpg.connect(place.database)
-        run = _Run(contender, place, self._kafka, session, on_first)
+        run = _Run(
+            self._servers.guardian, contender, place, self._kafka, session, on_first, service
+        )
         try:
             await contender.prepare(place, session)
             if scenario.light:
@@ -138,19 +140,23 @@ class Bench:
         if delay is None:
             return None
         if delay not in self._services:
-            self._services[delay] = OrderServiceProcess(delay)
+            self._services[delay] = OrderServiceProcess(self._servers.guardian, delay)
         return self._services[delay]
 
 
 class _Run:
     def __init__(
         self,
+        guardian: Guardian,
         contender: Contender,
         place: Place,
         kafka: Kafka,
         session: Session,
         on_first: OnFirst | None,
+        service: OrderServiceProcess | None,
     ) -> None:
+        self._guardian = guardian
+        self._service = service
         self._contender = contender
         self._place = place
         self._kafka = kafka
@@ -205,9 +211,9 @@ class _Run:
     def _start(self) -> Worker:
         place = self._place
         self._worker = Worker(
+            self._guardian,
             self._contender.command(place),
             self._contender.environment(place),
-            place.directory / "worker.log",
         )
         return self._worker
 
@@ -239,10 +245,11 @@ class _Run:
             if found == right or time.monotonic() > deadline:
                 result.end_state = found
                 result.problems += differences(right, found)
-                return
+                break
             await asyncio.sleep(LOOK)
-
-
-def free_space(directory: Path) -> int:
-    """Bytes that are left where the servers keep their data."""
-    return shutil.disk_usage(directory).free
+        if self._service is not None:
+            found = await self._service.take_counts()
+            right = {"created": want.orders, "refused": want.rejected}
+            asked = {name: found.get(name, 0) for name in right}
+            result.problems += differences(right, asked)
+            result.end_state |= {f"order service: {name}": n for name, n in found.items()}

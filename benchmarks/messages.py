@@ -13,7 +13,7 @@ REFUSED = "Discontinued lamp"  # the order service refuses orders for it
 _TEXT = "Good morning, I would like to order the desk lamp that we talked about last week. "
 _TEXT_AT_MOST = 400  # characters of the customer's text; what is missing goes beside it
 _RECENT = 500  # messages that a repetition is drawn from
-SMALLEST = 250  # bytes of a message without padding, about
+SMALLEST = 200  # bytes; without padding a message has about as many
 
 
 class Kind(StrEnum):
@@ -114,7 +114,9 @@ def expected(profile: Profile) -> Expected:
 
 def _message(profile: Profile, random: Random) -> Sent:
     id_ = str(UUID(int=random.getrandbits(128), version=4))
-    lead = "lead-hot" if random.random() < profile.hot else f"lead-{random.randrange(profile.leads)}"
+    lead = (
+        "lead-hot" if random.random() < profile.hot else f"lead-{random.randrange(profile.leads)}"
+    )
     business = f"business-{random.randrange(50)}"
     kind = _kind(profile, random.random())
     entities: dict[str, object] = {"product": REFUSED if kind is Kind.REJECTED else "Desk lamp"}
@@ -135,7 +137,9 @@ def _message(profile: Profile, random: Random) -> Sent:
     if missing > text:
         message["conversation"] = _filled(max(missing - text - len(',"conversation":""'), 0))
     value = _encode(message)
-    return Sent(kind, id_, lead.encode(), value[: len(value) // 2] if kind is Kind.INVALID else value)
+    return Sent(
+        kind, id_, lead.encode(), value[: len(value) // 2] if kind is Kind.INVALID else value
+    )
 
 
 def _kind(profile: Profile, chance: float) -> Kind:

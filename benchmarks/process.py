@@ -1,50 +1,50 @@
-"""A contender's worker: one process, watched from outside."""
+"""A contender's worker: one process, watched from outside, that never outlives this one."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import psutil
 
-_STOPS_WITHIN = 60.0  # seconds
-_TAIL = 2000  # characters of a log that an error quotes
+from streamapp.demo.guardian import Guardian
+
+_numbers = count(1)
 
 
 class WorkerEnded(Exception):
-    """The worker ended while it was measured; the message has the end of its log."""
+    """The worker ended while it was measured, or stood still; the message says which."""
 
 
 class Worker:
-    """``command`` in a session of its own. Nothing of this process's own ``STREAMAPP_`` and
+    """``command`` run from the repository's root. Nothing of this process's own ``STREAMAPP_`` and
     ``DATABASE_URL`` variables reaches it."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        self._environment = inherited() | dict(environment)
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._seen = psutil.Process(self._process.pid)
+    def __init__(
+        self, guardian: Guardian, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        self._child = guardian.start(
+            f"worker-{next(_numbers)}",
+            command,
+            environment={**inherited(), **environment},
+            directory=Path.cwd(),
+        )
+        self._seen = psutil.Process(self._child.pid)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
+
+    def log(self) -> str:
+        """The end of what it has printed."""
+        return self._child.tail()
 
     def check(self) -> None:
         """Raises ``WorkerEnded`` unless it runs."""
-        code = self._process.poll()
-        if code is not None:
-            raise WorkerEnded(f"exit code {code}\n{self._log.read_text()[-_TAIL:]}")
+        if not self._child.running:
+            raise WorkerEnded(f"exit code {self._child.returncode}\n{self.log()}")
 
     def cpu_seconds(self) -> float:
         """User and system time of the process so far, all threads."""
@@ -59,14 +59,9 @@ class Worker:
         return resident
 
     def stop(self) -> None:
-        """SIGTERM, in the end SIGKILL."""
-        if self._process.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-            try:
-                self._process.wait(_STOPS_WITHIN)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        self._process.wait()
+        """SIGTERM, after some seconds SIGKILL."""
+        self._child.stop()
+        self._child.log.unlink(missing_ok=True)
 
 
 def inherited() -> dict[str, str]:

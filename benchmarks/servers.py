@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -28,6 +26,7 @@ POSTGRES = {
     "autovacuum_naptime": "1min",
     "track_commit_timestamp": "on",
 }
+_STARTS_WITHIN = 60.0  # seconds
 _SYNCS = 50  # of which the machine's speed at durable writes is told
 
 
@@ -37,8 +36,8 @@ class Servers:
     def __init__(self) -> None:
         self._directory = TemporaryDirectory(prefix="streamapp-bench-")
         self.directory = Path(self._directory.name)
-        self._guardian = Guardian()
-        self._postgres = EmbeddedPostgres(self._guardian)
+        self.guardian = Guardian()
+        self._postgres = EmbeddedPostgres(self.guardian)
         self._broker: Broker | None = None
 
     async def __aenter__(self) -> Servers:
@@ -99,7 +98,7 @@ class Servers:
     def sync_milliseconds(self) -> float:
         """Median time of an ``fdatasync`` after 8 KiB, on the disk that the database is on."""
         times = []
-        path = self._guardian.directory / "sync"
+        path = self.guardian.directory / "sync"
         with path.open("wb", buffering=0) as file:
             for _ in range(_SYNCS):
                 file.write(bytes(8192))
@@ -112,34 +111,35 @@ class Servers:
     def close(self) -> None:
         if self._broker is not None:
             self._broker.kill()
-        self._guardian.close()
+        self.guardian.close()
         self._directory.cleanup()
 
 
 class OrderServiceProcess:
     """``benchmarks.order_service`` in a process of its own; ``url`` once it runs."""
 
-    def __init__(self, delay: float) -> None:
-        self._process = subprocess.Popen(
+    def __init__(self, guardian: Guardian, delay: float) -> None:
+        self._child = guardian.start(
+            f"order-service-{delay}",
             [sys.executable, "-m", "benchmarks.order_service", str(delay)],
-            stdout=subprocess.PIPE,
-            text=True,
+            directory=Path.cwd(),
         )
-        assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().strip()
-        if not self.url:
-            raise RuntimeError("the order service did not start")
+        deadline = time.monotonic() + _STARTS_WITHIN
+        while "http" not in self._child.tail():
+            if not self._child.running or time.monotonic() > deadline:
+                raise RuntimeError(f"the order service did not start: {self._child.tail()}")
+            time.sleep(0.05)
+        self.url = self._child.tail().strip()
 
     async def take_counts(self) -> dict[str, int]:
-        """What it has counted since it was asked last: orders created, refused, repeated calls."""
-        async with aiohttp.ClientSession() as session:
-            async with session.post(f"{self.url}/take-counts") as response:
-                counts: dict[str, int] = await response.json()
-                return counts
+        """What it has counted since it was asked last: orders created, refused, cancelled, and
+        calls repeated."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.url}/take-counts") as response,
+        ):
+            counts: dict[str, int] = await response.json()
+            return counts
 
     def close(self) -> None:
-        self._process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        self._process.kill()
-        self._process.wait()
+        self._child.stop()

@@ -6,13 +6,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import asyncpg
-
 from benchmarks.contenders.place import Place
 from benchmarks.kafka import Kafka
 from benchmarks.messages import Expected
+from streamapp.storage.connection import Connection
 
-Session = asyncpg.Connection  # of the run's own database
+Session = Connection  # of the run's own database
 
 
 class Contender(ABC):
@@ -33,7 +32,7 @@ class Contender(ABC):
     def environment(self, place: Place) -> dict[str, str]:
         return place.environment()
 
-    async def prepare(self, place: Place, session: Session) -> None:
+    async def prepare(self, place: Place, session: Session) -> None:  # noqa: B027 - none is needed
         """Before the worker starts: schema, topics."""
 
     @abstractmethod
@@ -68,7 +67,7 @@ def python(module: str) -> list[str]:
 async def commit_instants(session: Session, table: str, where: str = "true") -> list[float]:
     """When the transactions committed that wrote the rows as they are now."""
     rows = await session.fetch(
-        "select extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at "  # noqa: S608
+        "select extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at "
         f"from {table} where {where} order by 1"
     )
     return [row["at"] for row in rows]
@@ -84,4 +83,6 @@ async def commit_latencies(session: Session, sent: Mapping[str, float]) -> list[
 
 
 async def counts(session: Session, queries: Mapping[str, str]) -> dict[str, int]:
-    return {name: await session.fetchval(f"select count(*) from {q}") for name, q in queries.items()}  # noqa: S608
+    return {
+        name: await session.fetchval(f"select count(*) from {q}") for name, q in queries.items()
+    }

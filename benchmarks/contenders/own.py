@@ -97,7 +97,9 @@ class Streamapp(Contender):
         return {
             **found,
             "replies": await kafka.records(_outbound(place), place.partitions),
-            "dead letters on the topic": await kafka.records(_dead_letters(place), place.partitions),
+            "dead letters on the topic": await kafka.records(
+                _dead_letters(place), place.partitions
+            ),
             "committed": await kafka.committed(place.group, place.topic),
         }
 

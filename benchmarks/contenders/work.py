@@ -135,7 +135,11 @@ class Work:
     async def _done(self, id_: str, message: dict[str, Any], order: str) -> None:
         lead, business = message["lead_id"], message["business_id"]
         product = message["entities"]["product"]
-        reply = {"message_id": id_, "lead_id": lead, "text": f"Thank you for your order: {product}."}
+        reply = {
+            "message_id": id_,
+            "lead_id": lead,
+            "text": f"Thank you for your order: {product}.",
+        }
         async with self._pool.acquire() as connection:
             async with connection.transaction():
                 details = dumps({"order_id": order, **message["entities"]})
