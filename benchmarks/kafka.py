@@ -9,11 +9,22 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 from aiokafka.structs import TopicPartition
 
 from benchmarks.messages import Sent
 
 _PATIENCE_MS = 120_000
+# The first group of a broker makes it create its topic of offsets.
+NOT_YET = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 DAY_MS = 86_400_000
 
 
@@ -91,7 +102,10 @@ class Kafka:
 
     async def committed(self, group: str, topic: str) -> int:
         """Records of a topic that the group has committed, all partitions together."""
-        offsets = await self._admin.list_consumer_group_offsets(group)
+        try:
+            offsets = await self._admin.list_consumer_group_offsets(group)
+        except NOT_YET:
+            return 0
         return sum(
             entry.offset
             for partition, entry in offsets.items()

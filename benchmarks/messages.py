@@ -30,7 +30,7 @@ class Kind(StrEnum):
 class Profile:
     """``count`` messages of ``leads`` leads, about ``size`` bytes each; the shares lie in 0..1.
 
-    ``repeats``: share that repeats one of the messages shortly before. ``only_repeats``: this
+    ``repeats``: share that repeats one of the valid messages shortly before. ``only_repeats``: this
     many different messages come first, and everything after them repeats one of these.
     ``slow``: share for which the order service takes ``slow_seconds``. ``hot``: share of a lead of
     its own. ``invalid``: share that is no JSON.
@@ -92,6 +92,8 @@ def make(profile: Profile) -> Iterator[Sent]:
             continue
         made = _message(profile, random)
         yield made
+        if made.kind is Kind.INVALID:
+            continue
         if profile.only_repeats or len(recent) < _RECENT:
             recent.append(made)
         else:
@@ -117,7 +119,7 @@ def _message(profile: Profile, random: Random) -> Sent:
     lead = (
         "lead-hot" if random.random() < profile.hot else f"lead-{random.randrange(profile.leads)}"
     )
-    business = f"business-{random.randrange(50)}"
+    business = f"b-{random.randrange(50)}"
     kind = _kind(profile, random.random())
     entities: dict[str, object] = {"product": REFUSED if kind is Kind.REJECTED else "Desk lamp"}
     if kind is Kind.SLOW:
@@ -126,14 +128,14 @@ def _message(profile: Profile, random: Random) -> Sent:
         "processing_id": id_,
         "lead_id": lead,
         "business_id": business,
-        "tenant_id": "tenant-1",
+        "tenant_id": "t-1",
         "intent": {"intent": "ORDER_REQUEST", "confidence": 0.93},
         "entities": entities,
-        "original_message": "",
     }
-    missing = profile.size - len(_encode(message))
-    text = min(max(missing, 0), _TEXT_AT_MOST)
-    message["original_message"] = _filled(text)
+    missing = profile.size - len(_encode(message)) - len(',"original_message":""')
+    text = min(missing, _TEXT_AT_MOST)
+    if text > 0:
+        message["original_message"] = _filled(text)
     if missing > text:
         message["conversation"] = _filled(max(missing - text - len(',"conversation":""'), 0))
     value = _encode(message)
