@@ -63,6 +63,8 @@ async def measure(bench: Bench, options: Options, name: str) -> ScenarioReport:
 def _short(result: Result) -> str:
     if result.problems:
         return "; ".join(result.problems)
+    if result.p99 is None and result.rate is None:
+        return "over too soon for a rate"
     if result.rate is None:
         return f"p99 {(result.p99 or 0) * 1000:.1f} ms"
     return f"{result.rate:,.0f}/s, {result.cpu or 0:.3f} CPU s per 1,000"
@@ -98,7 +100,7 @@ async def bench(options: Options, directory: Path) -> list[ScenarioReport]:
             say(f"{fact}: {value}")
         kafka = Kafka(servers.bootstrap)
         await kafka.start()
-        runner = Bench(servers, kafka, options.partitions)
+        runner = Bench(servers, kafka, options.partitions, quick=options.quick)
         reports = []
         try:
             for name in options.scenarios:
