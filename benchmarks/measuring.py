@@ -34,6 +34,8 @@ PATIENCE = 90.0  # seconds without progress after which a run has failed
 FEWEST = 50  # messages of a contender that gets only a part of them
 SETTLES_WITHIN = 30.0  # seconds from the last outcome to the right end state
 
+TRANSACTIONS = "select xact_commit from pg_stat_database where datname = current_database()"
+
 OnFirst = Callable[[Worker], None]
 
 
@@ -42,7 +44,8 @@ class Result:
     """Figures of one run. With ``problems`` they count for nothing.
 
     ``rate``: records a second; ``cpu``: CPU seconds of the worker for 1,000 records; ``p50`` and
-    ``p99``: seconds; ``memory``: the worker's resident bytes at the end.
+    ``p99``: seconds; ``memory``: the worker's resident bytes at the end; ``transactions``: of the
+    database for each record, those of the looks at it (ten a second) included.
     """
 
     records: int
@@ -52,6 +55,7 @@ class Result:
     p50: float | None = None
     p99: float | None = None
     memory: int | None = None
+    transactions: float | None = None
     end_state: dict[str, int] = field(default_factory=dict)
 
 
@@ -184,6 +188,7 @@ class _Run:
         samples = await self._watch(worker, total)
         result.memory = worker.memory()
         await self._settle(want, result)
+        result.transactions = await self._session.fetchval(TRANSACTIONS) / want.records
         beyond = want.messages if scenario.beyond_unique else 0
         first, last = stretch(samples, total, scenario.until, beyond)
         # Records that leave no outcome of their own (repetitions) are work all the same.
