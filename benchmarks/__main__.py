@@ -89,7 +89,8 @@ async def profile(bench: Bench, options: Options, name: str, directory: Path) ->
     say("\n".join(lines))
 
 
-async def bench(options: Options, directory: Path) -> list[ScenarioReport]:
+async def run_all(options: Options, directory: Path) -> list[ScenarioReport]:
+    """Every scenario on the same servers; the files are written after each."""
     if options.peers:
         peers.install()
     async with Servers() as servers:
@@ -137,7 +138,7 @@ def main() -> int:
     logging.basicConfig(filename=directory / "bench.log", format="%(asctime)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        reports = asyncio.run(bench(options, directory))
+        reports = asyncio.run(run_all(options, directory))
     except KeyboardInterrupt:
         say("interrupted")
         return 130

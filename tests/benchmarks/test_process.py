@@ -23,8 +23,13 @@ def guardian() -> Iterator[Guardian]:
 async def test_a_worker_that_ends_is_noticed_with_its_last_words(guardian: Guardian) -> None:
     code = "print('out of luck'); raise SystemExit(3)"
     worker = Worker(guardian, [sys.executable, "-c", code], {})
+
+    def never() -> bool:
+        worker.check()
+        return False
+
     with pytest.raises(WorkerEnded, match="exit code 3\nout of luck"):
-        await until(lambda: worker.check() is not None)
+        await until(never)
     with pytest.raises(WorkerEnded):
         worker.cpu_seconds()
 
