@@ -144,7 +144,7 @@ def main() -> int:
         return 130
     say(f"written: {directory.relative_to(Path.cwd())}")
     if options.as_json:
-        say((directory / "results.json").read_text().replace("\n", " "))
+        say(json.dumps(json.loads((directory / "results.json").read_text())))
     return 1 if any(report.problems for report in reports) else 0
 
 
