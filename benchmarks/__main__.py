@@ -63,6 +63,8 @@ async def measure(bench: Bench, options: Options, name: str) -> ScenarioReport:
 def _short(result: Result) -> str:
     if result.problems:
         return "; ".join(result.problems)
+    if result.p99 is None and result.rate is None:
+        return "over too soon for a rate"
     if result.rate is None:
         return f"p99 {(result.p99 or 0) * 1000:.1f} ms"
     return f"{result.rate:,.0f}/s, {result.cpu or 0:.3f} CPU s per 1,000"
@@ -87,7 +89,8 @@ async def profile(bench: Bench, options: Options, name: str, directory: Path) ->
     say("\n".join(lines))
 
 
-async def bench(options: Options, directory: Path) -> list[ScenarioReport]:
+async def run_all(options: Options, directory: Path) -> list[ScenarioReport]:
+    """Every scenario on the same servers; the files are written after each."""
     if options.peers:
         peers.install()
     async with Servers() as servers:
@@ -98,7 +101,7 @@ async def bench(options: Options, directory: Path) -> list[ScenarioReport]:
             say(f"{fact}: {value}")
         kafka = Kafka(servers.bootstrap)
         await kafka.start()
-        runner = Bench(servers, kafka, options.partitions)
+        runner = Bench(servers, kafka, options.partitions, quick=options.quick)
         reports = []
         try:
             for name in options.scenarios:
@@ -135,13 +138,13 @@ def main() -> int:
     logging.basicConfig(filename=directory / "bench.log", format="%(asctime)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        reports = asyncio.run(bench(options, directory))
+        reports = asyncio.run(run_all(options, directory))
     except KeyboardInterrupt:
         say("interrupted")
         return 130
     say(f"written: {directory.relative_to(Path.cwd())}")
     if options.as_json:
-        say((directory / "results.json").read_text().replace("\n", " "))
+        say(json.dumps(json.loads((directory / "results.json").read_text())))
     return 1 if any(report.problems for report in reports) else 0
 
 

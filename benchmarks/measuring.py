@@ -31,7 +31,10 @@ from streamapp.demo.guardian import Guardian
 
 LOOK = 0.1  # seconds between looks at a worker
 PATIENCE = 90.0  # seconds without progress after which a run has failed
+FEWEST = 50  # messages of a contender that gets only a part of them
 SETTLES_WITHIN = 30.0  # seconds from the last outcome to the right end state
+
+TRANSACTIONS = "select xact_commit from pg_stat_database where datname = current_database()"
 
 OnFirst = Callable[[Worker], None]
 
@@ -41,7 +44,8 @@ class Result:
     """Figures of one run. With ``problems`` they count for nothing.
 
     ``rate``: records a second; ``cpu``: CPU seconds of the worker for 1,000 records; ``p50`` and
-    ``p99``: seconds; ``memory``: the worker's resident bytes at the end.
+    ``p99``: seconds; ``memory``: the worker's resident bytes at the end; ``transactions``: of the
+    database for each record, those of the looks at it (ten a second) included.
     """
 
     records: int
@@ -51,13 +55,18 @@ class Result:
     p50: float | None = None
     p99: float | None = None
     memory: int | None = None
+    transactions: float | None = None
     end_state: dict[str, int] = field(default_factory=dict)
 
 
 class Bench:
-    """Runs contenders on servers that are up. ``delays`` are the order services that are needed."""
+    """Runs contenders on servers that are up. ``quick``: a run that is over too soon for a rate is
+    none that failed."""
 
-    def __init__(self, servers: Servers, kafka: Kafka, partitions: int) -> None:
+    def __init__(
+        self, servers: Servers, kafka: Kafka, partitions: int, *, quick: bool = False
+    ) -> None:
+        self._quick = quick
         self._servers = servers
         self._kafka = kafka
         self._partitions = partitions
@@ -88,7 +97,7 @@ class Bench:
         share = contender.share_waiting if waiting else contender.share
         profile = variant.profile
         if not scenario.light:
-            profile = profile.first(max(int(profile.count * share), 1))
+            profile = profile.first(max(int(profile.count * share), FEWEST))
         group = f"bench-{self._runs}"
         topic = await self._new_topic() if scenario.light else await self._filled_topic(profile)
         service = self._service(variant.delay)
@@ -113,9 +122,15 @@ class Bench:
             await contender.prepare(place, session)
             if scenario.light:
                 return await run.light(profile)
-            return await run.backlog(profile, scenario)
-        except (WorkerEnded, TooShort) as error:
-            return Result(profile.count, [f"{type(error).__name__}: {error}"])
+            result = Result(profile.count)
+            try:
+                await run.backlog(profile, scenario, result)
+            except TooShort as error:
+                if not self._quick:
+                    result.problems.append(f"too short: {error}")
+            return result
+        except WorkerEnded as error:
+            return Result(profile.count, [str(error)])
         finally:
             run.stop()
             await session.close()
@@ -164,15 +179,16 @@ class _Run:
         self._on_first = on_first
         self._worker: Worker | None = None
 
-    async def backlog(self, profile: Profile, scenario: Scenario) -> Result:
-        """All messages are there before the worker starts."""
+    async def backlog(self, profile: Profile, scenario: Scenario, result: Result) -> None:
+        """All messages are there before the worker starts. Raises ``TooShort`` once the end state
+        is known."""
         contender, want = self._contender, expected(profile)
         total = contender.outcomes(want)
-        result = Result(profile.count)
         worker = self._start()
         samples = await self._watch(worker, total)
         result.memory = worker.memory()
         await self._settle(want, result)
+        result.transactions = await self._session.fetchval(TRANSACTIONS) / want.records
         beyond = want.messages if scenario.beyond_unique else 0
         first, last = stretch(samples, total, scenario.until, beyond)
         # Records that leave no outcome of their own (repetitions) are work all the same.
@@ -183,7 +199,6 @@ class _Run:
             result.rate = rate_of_instants(instants, scenario.until) * weight
         else:
             result.rate = rate_of_samples(first, last)
-        return result
 
     async def light(self, profile: Profile) -> Result:
         """Messages come one by one; the first ones only warm the worker up."""

@@ -17,6 +17,7 @@ PY_SPY = Path(sys.executable).with_name("py-spy")
 RATE = 100  # samples a second
 LONGEST = 3600  # seconds; it ends with the worker, or is stopped
 _ENDS_WITHIN = 120.0  # seconds
+WAITING = "EpollSelector.select "
 Format = Literal["flamegraph", "raw"]
 
 
@@ -56,7 +57,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Shares (0..1) of all samples: in the function itself, and in it or what it calls."""
+    """Shares (0..1) of the samples that count: in the function itself; in it or what it calls."""
 
     function: str
     own: float
@@ -64,7 +65,8 @@ class Cost:
 
 
 def costs(stacks: Iterable[str]) -> list[Cost]:
-    """From py-spy's raw lines: frames from the outermost in, by ``;``, and a count."""
+    """From py-spy's raw lines: frames from the outermost in, by ``;``, and a count. Stacks that
+    end in waiting for events are left out: py-spy takes some idle threads for running ones."""
     own: Counter[str] = Counter()
     total: Counter[str] = Counter()
     samples = 0
@@ -73,6 +75,8 @@ def costs(stacks: Iterable[str]) -> list[Cost]:
         if not text:
             continue
         frames = text.split(";")
+        if frames[-1].startswith(WAITING):
+            continue
         samples += int(count)
         own[frames[-1]] += int(count)
         for frame in set(frames):

@@ -12,9 +12,6 @@ from benchmarks.measuring import Result
 from benchmarks.scenarios import Ratio, Row, Scenario
 from benchmarks.statistics import Spread
 
-MEBIBYTE = 1024 * 1024
-Rounds = Sequence[Result | None]  # None: the row was not run in that round
-
 
 @dataclass(slots=True)
 class ScenarioReport:

@@ -104,7 +104,6 @@ def slow_leads(base: Profile) -> Scenario:
 
 
 def duplicates(base: Profile) -> Scenario:
-    """Two scenarios in one table: what is measured differs, so each has its own rows."""
     few = max(base.count // 20, 1)
     return Scenario(
         "duplicates",

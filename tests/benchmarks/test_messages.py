@@ -61,7 +61,7 @@ def test_each_kind_is_what_it_says() -> None:
 
 
 def test_what_is_expected_is_counted_from_the_records() -> None:
-    profile = Profile(3000, repeats=0.1, rejected=0.05, invalid=0.02)
+    profile = Profile(3000, repeats=0.1, rejected=0.05, slow=0.05, invalid=0.02)
     want = expected(profile)
     sent = list(make(profile))
     different = {each.id for each in sent if each.kind is not Kind.INVALID}

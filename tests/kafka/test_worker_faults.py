@@ -174,7 +174,7 @@ async def test_a_worker_out_of_memory(broker: Broker, new_stage: NewStage) -> No
     """Its address space is limited to what it has, while large records come in: allocations fail
     anywhere. Whether it ends or goes on, after a restart everything is done once."""
     stage = new_stage(broker.bootstrap)
-    (worker,) = await stage.prepare()
+    (worker,) = await stage.prepare(STREAMAPP_MAX_FETCH_BYTES=str(8 * 1024 * 1024))
     async with stage.load():
         await stage.progress()
         resource.prlimit(worker.pid, resource.RLIMIT_AS, (address_space(worker), -1))
