@@ -161,20 +161,25 @@ def _check_drafts(
             )
 
 
-class _AnyTeam(dict[str, str]):
-    """Every team has an address: the trial must reach the e-mail sub-steps."""
+class _Everything(dict[str, str]):
+    """Every team has its channels, every topic its text: the trial must reach their sub-steps."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return f"{key}@example.invalid"
 
+    def __contains__(self, key: object) -> bool:
+        return True
+
 
 def _trial_context(action: str, services: frozenset[str]) -> PlanningContext:
-    message = Message("trial", "trial", "trial", "trial", "UNKNOWN", 0.0, {}, "")
+    entities = {"preferred_date": "2026-01-05", "preferred_time": "10:00"}
+    message = Message("trial", "trial", "trial", "trial", "UNKNOWN", 0.0, entities, "")
+    everything = _Everything() if services else {}
     return PlanningContext(
         message=message,
         run=0,
         actions=(action,),
         metadata={},
         confidence_high=1.0,
-        capabilities=Capabilities(services, _AnyTeam() if services else {}),
+        capabilities=Capabilities(services, everything, everything, everything),
     )

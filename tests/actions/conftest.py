@@ -4,7 +4,7 @@ import pytest
 
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.registry import ActionRegistry
-from tests.actions.fakes import FakeHttp, FakeMailer
+from tests.actions.fakes import FakeHttp, FakeMailer, FakeSlack, all_clients
 
 
 @pytest.fixture
@@ -18,6 +18,11 @@ def mailer() -> FakeMailer:
 
 
 @pytest.fixture
-def registry(http: FakeHttp, mailer: FakeMailer) -> ActionRegistry:
-    """All actions, with an order service and e-mail that record what they are asked."""
-    return default_actions(http, mailer)
+def slack() -> FakeSlack:
+    return FakeSlack()
+
+
+@pytest.fixture
+def registry(http: FakeHttp, mailer: FakeMailer, slack: FakeSlack) -> ActionRegistry:
+    """All actions, with services that record what they are asked."""
+    return default_actions(all_clients(http, mailer, slack))

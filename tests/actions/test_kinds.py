@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.actions.base import Capabilities, Phase
+from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.kinds import HumanTask
 from streamapp.actions.registry import ActionRegistry
@@ -191,7 +192,7 @@ class TestTexts:
 
     @given(st.text(min_size=1, max_size=400))
     def test_whatever_the_intent_a_title_is_one_short_line(self, intent: str) -> None:
-        registry = default_actions(None, None)
+        registry = default_actions(Clients())
         about = building.message(intent=intent)
         made = building.plan(registry, ["assign_to_sales"], about=about)
         title = building.tasks(registry, made, about=about)["assign_to_sales"].title
@@ -217,4 +218,4 @@ class TestTexts:
             assert task.metadata["entities"] == about.entities
 
 
-CATALOGUE_ACTIONS = default_actions(None, None).names
+CATALOGUE_ACTIONS = default_actions(Clients()).names

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.actions.catalogue import CATALOGUE
+from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.registry import ActionRegistry
 from streamapp.saga.serialization import plan_from_json, plan_to_json
 from tests.actions import building
 from tests.actions.building import ALL
 
-REGISTRY = default_actions(None, None)
+REGISTRY = default_actions(Clients())
 
 
 def test_look_ups_then_effects_then_notifications_then_the_reply(registry: ActionRegistry) -> None:
