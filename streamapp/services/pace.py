@@ -9,7 +9,7 @@ FORGET_AFTER = 60.0  # seconds after its turn; who has not come by then does not
 
 
 class Pace:
-    """Hands out turns, one each ``interval`` seconds for each place, in the order of asking.
+    """Hands out turns, never two within ``interval`` seconds for one place, in the order of asking.
 
     Who asks again under the same key keeps the turn, so that waiting outside costs nobody theirs.
     A turn further away than ``longest`` is not given: there are too many. ``clock`` is monotonic.
@@ -22,6 +22,7 @@ class Pace:
         self._longest = longest
         self._clock = clock
         self._next: dict[str, float] = {}  # when the next turn of a place begins
+        self._free: dict[str, float] = {}  # when somebody may go there again, turn or not
         self._turns: dict[tuple[str, str], float] = {}
 
     def wait(self, place: str, key: str) -> float:
@@ -36,13 +37,15 @@ class Pace:
             if turn - now > self._longest:
                 return self._longest
             self._next[place] = turn + self._interval
-            if turn > now:
-                self._forget(now)
-                self._turns[place, key] = turn
-        if turn <= now:
-            self._turns.pop((place, key), None)
-            return 0.0
-        return turn - now
+            self._forget(now)
+            self._turns[place, key] = turn
+        # Whose turn came late may have come together with the next.
+        begins = max(turn, self._free.get(place, turn))
+        if begins > now:
+            return begins - now
+        del self._turns[place, key]
+        self._free[place] = now + self._interval
+        return 0.0
 
     def hold(self, place: str, seconds: float) -> None:
         """Nobody's turn comes there before so many seconds are over."""
@@ -53,6 +56,7 @@ class Pace:
             self._turns[key] = free + number * self._interval
         behind = free + len(late) * self._interval
         self._next[place] = max(self._next.get(place, 0.0), behind)
+        self._free[place] = max(self._free.get(place, 0.0), free)
 
     def _forget(self, now: float) -> None:
         for key, turn in list(self._turns.items()):

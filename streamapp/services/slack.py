@@ -71,12 +71,12 @@ class Slack:
         url = self._webhooks.get(team)
         if url is None:
             raise Rejected(f"slack: {excerpt(team)} has no webhook")
-        wait = self._pace.wait(url, key)
-        if wait > HELD:
-            raise NotNow("slack: one message a second, and others are first", wait)
-        if wait > 0:
+        held = 0.0
+        while (wait := self._pace.wait(url, key)) > 0:
+            held += wait
+            if held > HELD:
+                raise NotNow("slack: one message a second, and others are first", wait)
             await asyncio.sleep(wait)
-            self._pace.wait(url, key)  # the turn is taken
         if self._closed:
             raise Retryable("slack: the client is closed", in_doubt=False)
         await self._send(url, f"{text}\n_Reference: {key}_", team)
