@@ -27,7 +27,7 @@ async def test_each_service_is_there_by_its_address(name: str) -> None:
     assert capabilities(settings).services == {name.lower()}
     services = Services(settings)
     assert services.names == (name.lower(),)
-    assert services.clients.timeouts == {name.lower(): 10.0}
+    assert services.clients.timeouts[name.lower()] == 10.0
     await services.close()
 
 

@@ -31,7 +31,7 @@ from streamapp.actions.texts import one_line
 from streamapp.intents.entities import lookup, name_for_reply
 from streamapp.saga.ids import row_id
 from streamapp.services.email import MAX_CONNECTIONS, usable_address
-from streamapp.services.errors import NothingThere
+from streamapp.services.errors import NothingThere, Rejected
 from streamapp.services.http import HttpRejected
 
 SUMMARY = "Call"
@@ -137,32 +137,47 @@ class CalendarEventExecutor(ExternalExecutor):
 
 class InviteExecutor(ExternalExecutor):
     """One invitation by e-mail; undone by a mail that withdraws it, which mail programs take as
-    the end of what they know under its uid, and of nothing otherwise."""
+    the end of what they know under its uid, and of nothing otherwise.
+
+    ``timeout`` is the limit of one delivery in seconds, as the client has it.
+    """
 
     name = "invite"
     service = EMAIL
     compensable = True
     max_concurrent = MAX_CONNECTIONS
 
-    def __init__(self, mailer: MailSender, mail_from: str) -> None:
+    def __init__(self, mailer: MailSender, mail_from: str, timeout: float | None = None) -> None:
         self._mailer = mailer
         self._organizer = parseaddr(mail_from)[1]
+        if timeout is not None:
+            self.max_call_time = timeout + START_MARGIN
 
     def request(self, context: StepContext) -> bytes:
-        return self._mail(context, "REQUEST", "Invitation", "You are invited to a call.")
+        return encode(self._mail(context, "REQUEST", "Invitation", "You are invited to a call."))
 
     def compensation_request(
         self, context: StepContext, forward_key: str, output: Mapping[str, Any] | None
     ) -> bytes:
-        return self._mail(context, "CANCEL", "Cancelled", "The call will not take place.")
+        mail = self._mail(context, "CANCEL", "Cancelled", "The call will not take place.")
+        return encode(mail | {"invited": output is not None})
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
         return await self._send(request, context)
 
     async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
-        return await self._send(request, context)
+        """Withdraw it. Raises ``NothingThere`` where the withdrawal is refused of an invitation
+        that is not known to have been taken: whom mail cannot reach, none has reached."""
+        try:
+            return await self._send(request, context)
+        except Rejected as error:
+            if json.loads(request)["invited"]:
+                raise
+            raise NothingThere(str(error)) from error
 
-    def _mail(self, context: StepContext, method: Method, subject: str, told: str) -> bytes:
+    def _mail(
+        self, context: StepContext, method: Method, subject: str, told: str
+    ) -> dict[str, Any]:
         message, step, run = context.message, context.step, context.run
         start = datetime.fromisoformat(step.params["start"])
         ids = (message.processing_id, run, step.action)
@@ -174,16 +189,14 @@ class InviteExecutor(ExternalExecutor):
             attendee=step.params["to"],
         )
         when = f"{start:%Y-%m-%d %H:%M} UTC"
-        return encode(
-            {
-                "to": step.params["to"],
-                "subject": f"{subject}: {invitation.summary}, {when}",
-                "body": f"{told}\n\n{invitation.summary}\n{when}\n",
-                "message_id": row_id(f"invite {method}", *ids, step.sub_step),
-                # Made once: the request's bytes are stored with STARTED.
-                "calendar": document(invitation, method, datetime.now(UTC)),
-            }
-        )
+        return {
+            "to": step.params["to"],
+            "subject": f"{subject}: {invitation.summary}, {when}",
+            "body": f"{told}\n\n{invitation.summary}\n{when}\n",
+            "message_id": row_id(f"invite {method}", *ids, step.sub_step),
+            # Made once: the request's bytes are stored with STARTED.
+            "calendar": document(invitation, method, datetime.now(UTC)),
+        }
 
     async def _send(self, request: bytes, context: CallContext) -> dict[str, Any]:
         mail = json.loads(request)

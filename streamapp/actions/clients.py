@@ -43,8 +43,8 @@ class SlackSender(Protocol):
 class Clients:
     """What is configured: HTTP services by name, e-mail, Slack; by default nothing.
 
-    ``timeouts`` are the limits of one call in seconds, as the clients have them. Without one, a
-    careful default decides when an undoing that found nothing counts.
+    ``timeouts`` are the limits of one call in seconds by the circuit's name, as the clients have
+    them. Without one, a careful default decides when an undoing that found nothing counts.
     """
 
     http: Mapping[str, JsonClient] = field(default_factory=dict)

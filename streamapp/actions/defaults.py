@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamapp.actions.calendar import CalendarEventExecutor, InviteExecutor
-from streamapp.actions.capabilities import CALENDAR, ORDER
+from streamapp.actions.capabilities import CALENDAR, EMAIL, ORDER
 from streamapp.actions.catalogue import CATALOGUE
 from streamapp.actions.clients import Clients
 from streamapp.actions.contents import ContentExecutor
@@ -52,6 +52,8 @@ def _register_external(registry: ActionRegistry, clients: Clients) -> None:
             registry.register_executor(look_up(http[look_up.service]))
     if clients.mailer is not None:
         registry.register_executor(EmailExecutor(clients.mailer))
-        registry.register_executor(InviteExecutor(clients.mailer, clients.mail_from))
+        registry.register_executor(
+            InviteExecutor(clients.mailer, clients.mail_from, timeouts.get(EMAIL))
+        )
     if clients.slack is not None:
         registry.register_executor(SlackExecutor(clients.slack))

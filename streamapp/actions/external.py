@@ -13,6 +13,7 @@ from streamapp.actions.clients import START_MARGIN, JsonClient, MailSender, Slac
 from streamapp.actions.executors import CANCELLATION_REASON
 from streamapp.saga.ids import row_id
 from streamapp.saga.model import Message
+from streamapp.services import slack
 from streamapp.services.email import MAX_CONNECTIONS
 from streamapp.services.errors import NothingThere, Retryable
 from streamapp.services.excerpt import excerpt
@@ -154,9 +155,10 @@ class SlackExecutor(ExternalExecutor):
 
     name = "slack"
     service = SLACK
+    max_concurrent = slack.MAX_CONNECTIONS
 
-    def __init__(self, slack: SlackSender) -> None:
-        self._slack = slack
+    def __init__(self, sender: SlackSender) -> None:
+        self._sender = sender
 
     def request(self, context: StepContext) -> bytes:
         params = context.step.params
@@ -164,5 +166,5 @@ class SlackExecutor(ExternalExecutor):
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
         note = json.loads(request)
-        await self._slack.send(note["team"], note["text"], key=context.key)
+        await self._sender.send(note["team"], note["text"], key=context.key)
         return {"sent": True}

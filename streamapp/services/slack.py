@@ -30,6 +30,7 @@ from streamapp.services.excerpt import excerpt
 from streamapp.services.http import Verdict, classify, retry_after
 from streamapp.services.pace import Pace
 
+MAX_CONNECTIONS = 20  # at the same time
 INTERVAL = 1.0  # seconds between messages to one webhook, which is what Slack allows
 HELD = 1.0  # seconds that a call waits for its turn; more is waited for outside of it
 LONGEST = 30.0  # seconds; a turn further away is not reserved
@@ -133,6 +134,7 @@ class Slack:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
                 timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 response_class=_BoundedResponse,

@@ -52,7 +52,7 @@ class Services:
         self._slack = Slack(webhooks, settings.slack_timeout) if webhooks else None
         self.clients = Clients(
             http=self._http,
-            timeouts={name: http[name][2] for name in self._http},
+            timeouts={name: http[name][2] for name in http} | {EMAIL: settings.smtp_timeout},
             mailer=self._mailer,
             mail_from=settings.mail_from,
             slack=self._slack,

@@ -176,6 +176,28 @@ class TestCalendar:
         assert state.status is SagaStatus.COMPENSATED
         assert far.names()[-1] == deletion
 
+    @pytest.mark.parametrize("doubt", [False, True])
+    async def test_an_invitation_that_cannot_reach_anybody_is_not_withdrawn_for_ever(
+        self, bench: Bench, doubt: bool
+    ) -> None:
+        async with outside() as far:
+            executor = far.registry.executor("invite", 1)
+            assert executor is not None
+            executor.max_call_time = 0.2  # type: ignore[union-attr]
+            state = far.state(CALL[:2], reply="Arranged.")
+            far.mailbox.replies["DATA"] = "299 what?" if doubt else "550 no such user"
+            far.mailbox.later["DATA"] = "550 no such user"
+            await bench.deliver(state, bench.executor(registry=far.registry))
+        assert state.status is SagaStatus.COMPENSATED
+        assert far.names()[-1].startswith("DELETE /calendar/events/")
+        steps = await bench.pool.fetch(
+            "select direction, status, in_doubt from saga_steps where sub_step = 'customer' "
+            "order by direction"
+        )
+        forward = ("forward", "FAILED", doubt)
+        wanted = [("compensate", "DONE", False), forward] if doubt else [forward]
+        assert [tuple(row) for row in steps] == wanted
+
     async def test_a_refused_event_takes_the_saga_back(self, bench: Bench) -> None:
         async with outside() as far:
             far.answers["POST /calendar/events"] = [(422, {"error": "not free"})]

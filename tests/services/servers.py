@@ -58,6 +58,7 @@ class Mailbox:
         self.envelopes: list[Any] = []
         self.logins: list[tuple[bytes, bytes]] = []
         self.replies: dict[str, str] = {}
+        self.later: dict[str, str] = {}  # those from the second text on
 
     async def handle_MAIL(  # noqa: N802
         self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
@@ -73,7 +74,9 @@ class Mailbox:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         self.envelopes.append(envelope)
-        return self.replies.get("DATA", "250 OK")
+        reply = self.replies.get("DATA", "250 OK")
+        self.replies |= self.later
+        return reply
 
     def authenticate(
         self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any
