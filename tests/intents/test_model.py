@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamapp.intents.registry import default_registry
-from tests.intents.model import GENERAL, HANDLERS, Given, expected
+from tests.intents.model import GENERAL, GENERAL_URGENCY, HANDLERS, Given, expected
 from tests.intents.samples import sample
 from tests.intents.support import THRESHOLDS, message
 
@@ -54,6 +54,20 @@ def test_every_keyword(name: str, word: str, text: str) -> None:
         check(about)
         if text == "{}":
             assert expected(about).metadata["inquiry_category"] == name
+
+
+@pytest.mark.parametrize("word", [*GENERAL_URGENCY, "urgently"])
+@pytest.mark.parametrize("intent", ["GENERAL_INQUIRY", "COMPLAINT", "UNKNOWN", "ORDER_REQUEST"])
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "Come {}!", "not {}", "Non-{}", "isn\u2019t an {}", "nothing {}, {}", "knot {}", "{}x"],
+)
+def test_every_urgency_word(word: str, intent: str, text: str) -> None:
+    about = Given(intent, 0.9, {}, text.replace("{}", word))
+    check(about)
+    if intent == "GENERAL_INQUIRY":
+        urgent = text in ("{}", "Come {}!", "nothing {}, {}", "knot {}")
+        assert ("priority_high" in expected(about).actions) == urgent
 
 
 @pytest.mark.parametrize("name", sorted(GENERAL))

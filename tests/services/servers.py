@@ -39,6 +39,14 @@ class Service:
                 await self.hang.wait()
             case "close":
                 transport.close()
+            case "endless":
+                response = web.StreamResponse(status=self.status)
+                await response.prepare(request)
+                with suppress(ConnectionError):
+                    while not self.hang.is_set():
+                        await response.write(b"x" * 65_536)
+                        await asyncio.sleep(0.01)
+                return response
             case "close half-way" | "hang half-way":
                 response = web.StreamResponse(status=self.status)
                 response.content_length = 1000
