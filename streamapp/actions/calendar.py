@@ -35,6 +35,7 @@ from streamapp.services.errors import NothingThere, Rejected
 from streamapp.services.http import HttpRejected
 
 SUMMARY = "Call"
+_WISH = ("preferred_date", "preferred_time", "purpose")
 _NOT_FOUND = 404
 
 
@@ -46,14 +47,10 @@ class CreateEvent:
     ) -> Sequence[StepDraft]:
         if CALENDAR not in context.capabilities.services:
             return HumanTask().expand(action, params, context)
-        entities = context.message.entities
-        start = requested_start(entities, context.capabilities.timezone)
+        start = requested_start(context.message.entities, context.capabilities.timezone)
         event = {
-            "preferred_date": lookup(entities, "preferred_date"),
-            "preferred_time": lookup(entities, "preferred_time"),
             "starts_at": start and start.isoformat(),
             "minutes": int(DURATION.total_seconds()) // 60,
-            "purpose": lookup(entities, "purpose"),
         }
         return [StepDraft("calendar_event", "", event, required=True)]
 
@@ -107,10 +104,10 @@ class CalendarEventExecutor(ExternalExecutor):
             self.max_call_time = timeout + START_MARGIN
 
     def request(self, context: StepContext) -> bytes:
+        entities = context.message.entities
+        wish = {name: lookup(entities, name) for name in _WISH}
         return encode(
-            about_message(context.message)
-            | context.step.params
-            | {"entities": context.message.entities}
+            about_message(context.message) | wish | context.step.params | {"entities": entities}
         )
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:

@@ -46,12 +46,9 @@ class LookUp:
         service = params["service"]
         if service not in context.capabilities.services:
             return HumanTask().expand(action, params, context)
-        entities = context.message.entities
-        question = {
-            name: amount(lookup(entities, name)) if name in _NUMBERS else lookup(entities, name)
-            for name in params["fields"]
-        }
-        return [StepDraft(f"{service}_lookup", "", {"question": question}, required=False)]
+        # Their values are the message's, stored beside the plan: an entity may be large.
+        fields = {"fields": list(params["fields"])}
+        return [StepDraft(f"{service}_lookup", "", fields, required=False)]
 
 
 class LookUpExecutor(ExternalExecutor):
@@ -63,11 +60,12 @@ class LookUpExecutor(ExternalExecutor):
         self._http = http
 
     def request(self, context: StepContext) -> bytes:
-        return encode(
-            about_message(context.message)
-            | context.step.params["question"]
-            | {"entities": context.message.entities}
-        )
+        entities = context.message.entities
+        question = {
+            name: amount(lookup(entities, name)) if name in _NUMBERS else lookup(entities, name)
+            for name in context.step.params["fields"]
+        }
+        return encode(about_message(context.message) | question | {"entities": entities})
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
         """The answer. Raises ``Rejected`` for one that is too long to be kept."""

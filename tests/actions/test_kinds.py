@@ -207,11 +207,17 @@ class TestTexts:
         assert len(task.description) < 2_200
         assert task.description.endswith("a…")
 
+    @pytest.mark.parametrize("capabilities", [NOTHING, None], ids=["none", "all services"])
     def test_a_plan_does_not_repeat_the_entities_for_every_task(
-        self, registry: ActionRegistry
+        self, registry: ActionRegistry, capabilities: Capabilities | None
     ) -> None:
-        about = building.message(entities={"note": "n" * 50_000})
-        made = building.plan(registry, list(CATALOGUE_ACTIONS), about=about)
+        about = building.message(
+            entities=dict.fromkeys(("note", "location", "purpose"), "n" * 50_000)
+        )
+        services = Capabilities(registry.services)
+        made = building.plan(
+            registry, list(CATALOGUE_ACTIONS), about=about, capabilities=capabilities or services
+        )
         assert sum(len(str(step.params)) for step in made.steps) < 50_000
         for task in building.tasks(registry, made, about=about).values():
             assert isinstance(task, InsertTask)
