@@ -15,7 +15,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SecretStr,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from streamapp.resilience import crash_points
+from streamapp.service_settings import ServiceSettings
 
 PREFIX = "STREAMAPP_"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -41,7 +41,7 @@ class SettingsError(Exception):
     """A wrong setting, as one sentence a line for the person who starts the program."""
 
 
-class Settings(BaseModel):
+class Settings(ServiceSettings):
     """All settings, validated. Times are seconds, sizes bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -168,19 +168,6 @@ class Settings(BaseModel):
         1.0, description="between looks for unpublished outbox rows that nobody announced"
     )
 
-    # Services, each optional
-    order_service_url: str | None = Field(
-        None, repr=False, description="order service; none: tasks only"
-    )
-    order_service_token: SecretStr | None = Field(None, description="bearer token for it")
-    order_service_timeout: Seconds = Field(10.0, description="limit of one call to it")
-    smtp_url: SecretStr | None = Field(
-        None, description="`smtp://` or `smtps://`, with user and password; none: no e-mail"
-    )
-    smtp_timeout: Seconds = Field(10.0, description="limit of one delivery")
-    mail_from: str = Field("streamapp@localhost", description="sender of e-mail")
-    sales_email: str | None = Field(None, description="address of the sales team")
-
     environment: str = Field(
         "production", pattern="^(production|test)$", description="`production` or `test`"
     )
@@ -199,31 +186,11 @@ class Settings(BaseModel):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("order_service_url")
-    @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is None or value == "":
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// address")
-        return value.rstrip("/")
-
     @field_validator("database_url")
     @classmethod
     def _postgres(cls, value: SecretStr) -> SecretStr:
         if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError("must be a postgresql:// address")
-        return value
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None or value.get_secret_value() == "":
-            return None
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-            raise ValueError("must be an smtp:// or smtps:// address")
         return value
 
     @field_validator("crash_point")
@@ -265,10 +232,6 @@ class Settings(BaseModel):
                 f"{PREFIX}INPUT_TOPIC, {PREFIX}DLQ_TOPIC and {PREFIX}OUTBOUND_TOPIC must differ"
             )
         return self
-
-    def team_emails(self) -> dict[str, str]:
-        """Addresses by team, of those teams that have one."""
-        return {"sales_team": self.sales_email} if self.sales_email else {}
 
 
 def is_secret(name: str) -> bool:
@@ -322,10 +285,14 @@ def scratch_dir() -> str:
 
 def _table() -> str:
     lines = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, info in Settings.model_fields.items():
+    fields = Settings.model_fields
+    for name in sorted(fields, key=ServiceSettings.model_fields.__contains__):  # those last
+        info = fields[name]
         default = info.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
+        if isinstance(default, dict):
+            default = ""
         if isinstance(default, tuple):
             default = ",".join(f"{item:g}" if isinstance(item, float) else item for item in default)
         shown = "" if default is None or default == "" else f"`{default}`"

@@ -7,7 +7,7 @@ stored steps; they know nothing of Kafka, Faust or the journal.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
@@ -27,10 +27,13 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Which optional services are configured when a plan is made."""
+    """What is configured when a plan is made: optional services, channels of teams, texts."""
 
     services: frozenset[str] = frozenset()  # circuit names: "order", "email", ...
     team_emails: Mapping[str, str] = field(default_factory=dict)  # team -> address
+    slack_teams: Container[str] = frozenset()  # teams that have a channel
+    texts: Mapping[str, str] = field(default_factory=dict)  # topic -> what customers are told
+    timezone: str = "UTC"  # of the times that customers name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,17 @@ class ActionKind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What an executor may know when its step runs."""
+    """What an executor may know when its step runs.
+
+    ``outputs`` are those of the DONE steps before it, by ordinal; ``results`` are the same by the
+    steps' names ("check_inventory"), which is where the answers of look-ups are found.
+    """
 
     message: Message
     run: int
     step: Step
-    outputs: Mapping[int, Mapping[str, Any]]  # of the DONE steps, by ordinal
+    outputs: Mapping[int, Mapping[str, Any]]
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,10 @@ class OwnExecutor(ABC):
     @abstractmethod
     def operations(self, context: StepContext) -> Sequence[Operation]:
         """The rows of this step. Pure: called again it gives the same."""
+
+    def output(self, context: StepContext) -> dict[str, Any] | None:
+        """What the saga keeps of this step for those after it; nothing by default. Pure."""
+        return None
 
     def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
         """The rows that undo a DONE step; nothing by default."""

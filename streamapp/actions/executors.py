@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamapp.actions.base import OwnExecutor, StepContext
+from streamapp.actions.texts import reply_text
 from streamapp.saga.ids import row_id
 from streamapp.saga.operations import (
     CancelTask,
@@ -103,12 +104,14 @@ class PriorityExecutor(OwnExecutor):
 
 
 class ActivityExecutor(OwnExecutor):
-    """A row of the lead's history; history is not undone."""
+    """A row of the lead's history; history is not undone. Where params say ``about_message``, it
+    tells of intent and entities as those of tasks do."""
 
     name = "activity"
 
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
+        about = _subject(context) if params.get("about_message") else {}
         return (
             InsertActivity(
                 activity_id=_id("activity", context),
@@ -116,16 +119,26 @@ class ActivityExecutor(OwnExecutor):
                 description=params["description"],
                 channel=context.message.source,
                 message_content=context.message.text or None,
-                metadata=params["metadata"],
+                metadata=about | params["metadata"],
             ),
         )
 
 
 class ReplyExecutor(OwnExecutor):
-    """The reply to the customer, published after the commit. The last step, so never undone."""
+    """The reply to the customer, published after the commit. The last step, so never undone.
+
+    Its text is the params', then those of the content steps (``contents``: ordinals) that are
+    done.
+    """
 
     name = "reply"
 
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
-        return (SendMessage(_id("message", context), params["to"], params["text"]),)
+        contents = [
+            context.outputs[ordinal]["text"]
+            for ordinal in params.get("contents", ())
+            if ordinal in context.outputs
+        ]
+        text = reply_text(params["text"], contents)
+        return (SendMessage(_id("message", context), params["to"], text),) if text else ()

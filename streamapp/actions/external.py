@@ -1,43 +1,53 @@
-"""Executors of the steps that reach outside: the order service and e-mail."""
+"""Executors of the steps that reach outside: the order service, e-mail and Slack."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from streamapp.actions.base import CallContext, ExternalExecutor, StepContext
-from streamapp.actions.capabilities import EMAIL, ORDER
+from streamapp.actions.capabilities import EMAIL, ORDER, SLACK
+from streamapp.actions.clients import START_MARGIN, JsonClient, MailSender, SlackSender
 from streamapp.actions.executors import CANCELLATION_REASON
 from streamapp.saga.ids import row_id
+from streamapp.saga.model import Message
+from streamapp.services import slack
 from streamapp.services.email import MAX_CONNECTIONS
 from streamapp.services.errors import NothingThere, Retryable
 from streamapp.services.excerpt import excerpt
 from streamapp.services.http import HttpRejected
 
-# A call begins up to two seconds after the commit of its STARTED (protocol, 1).
-START_MARGIN = 2.0
 _NOT_FOUND = 404
 
 
-class JsonPoster(Protocol):
-    """What is needed of ``services.http.HttpService``."""
-
-    async def post(self, path: str, body: bytes, *, key: str) -> dict[str, Any]: ...
-
-
-class MailSender(Protocol):
-    """What is needed of ``services.email.Mailer``."""
-
-    async def send(
-        self, to: str, subject: str, body: str, *, key: str, message_id: str | None = None
-    ) -> None: ...
-
-
-def _encode(value: Mapping[str, Any]) -> bytes:
+def encode(value: Mapping[str, Any]) -> bytes:
+    """The bytes of a request."""
     # The standard library's: a quantity may be a whole number beyond 64 bits.
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def about_message(message: Message) -> dict[str, Any]:
+    """What every request to a service of the business begins with."""
+    return {
+        "processing_id": message.processing_id,
+        "lead_id": message.lead_id,
+        "business_id": message.business_id,
+        "tenant_id": message.tenant_id,
+    }
+
+
+def identity(answer: Mapping[str, Any], service: str, what: str) -> str | int:
+    """The id under ``{what}_id`` of what a service has made.
+
+    An answer of success that names none is none that can be used, and no refusal either: the
+    thing may exist, so it is asked for again under its key (``Retryable``, in doubt).
+    """
+    found = answer.get(f"{what}_id")
+    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
+        raise Retryable(f"{service}: the answer names no {what}{_error_in(answer)}", in_doubt=True)
+    return found
 
 
 def _error_in(answer: Mapping[str, Any]) -> str:
@@ -57,40 +67,27 @@ class OrderService(ExternalExecutor):
     service = ORDER
     compensable = True
 
-    def __init__(self, http: JsonPoster, timeout: float | None = None) -> None:
+    def __init__(self, http: JsonClient, timeout: float | None = None) -> None:
         self._http = http
         if timeout is not None:
             self.max_call_time = timeout + START_MARGIN
 
     def request(self, context: StepContext) -> bytes:
-        message, params = context.message, context.step.params
-        return _encode(
-            {
-                "processing_id": message.processing_id,
-                "lead_id": message.lead_id,
-                "business_id": message.business_id,
-                "tenant_id": message.tenant_id,
-                "product": params["product"],
-                "quantity": params["quantity"],
-                "urgency": params["urgency"],
-                "draft": params["draft"],
-                "entities": message.entities,
-            }
+        params = context.step.params
+        return encode(
+            about_message(context.message)
+            | {name: params[name] for name in ("product", "quantity", "urgency", "draft")}
+            | {"entities": context.message.entities}
         )
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
-        """Create the order. An answer of success that names no order is none that can be used,
-        and no refusal either: the order may exist, so it is asked for again under its key."""
         answer = await self._http.post("/orders", request, key=context.key)
-        order_id = answer.get("order_id")
-        if isinstance(order_id, bool) or not isinstance(order_id, str | int) or order_id == "":
-            raise Retryable(f"order: the answer names no order{_error_in(answer)}", in_doubt=True)
-        return {"order_id": order_id}
+        return {"order_id": identity(answer, "order", "order")}
 
     def compensation_request(
         self, context: StepContext, forward_key: str, output: Mapping[str, Any] | None
     ) -> bytes:
-        return _encode({"creation_key": forward_key, "reason": CANCELLATION_REASON})
+        return encode({"creation_key": forward_key, "reason": CANCELLATION_REASON})
 
     async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
         """Cancel the order. Raises ``NothingThere`` for a 404: the saga decides whether an
@@ -129,7 +126,7 @@ class EmailExecutor(ExternalExecutor):
         message_id = row_id(
             "message", message.processing_id, context.run, step.action, step.sub_step
         )
-        return _encode(
+        return encode(
             {
                 "to": step.params["to"],
                 "subject": step.params["subject"],
@@ -148,3 +145,26 @@ class EmailExecutor(ExternalExecutor):
             message_id=mail["message_id"],
         )
         return {"message_id": mail["message_id"]}
+
+
+class SlackExecutor(ExternalExecutor):
+    """One message in a team's channel. It cannot be called back, so no action may require it.
+
+    The request names the team, not the address of its channel, which is a secret.
+    """
+
+    name = "slack"
+    service = SLACK
+    max_concurrent = slack.MAX_CONNECTIONS
+
+    def __init__(self, sender: SlackSender) -> None:
+        self._sender = sender
+
+    def request(self, context: StepContext) -> bytes:
+        params = context.step.params
+        return encode({"team": params["team"], "text": params["text"]})
+
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        note = json.loads(request)
+        await self._sender.send(note["team"], note["text"], key=context.key)
+        return {"sent": True}

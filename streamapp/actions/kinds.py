@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamapp.actions.base import PlanningContext, StepDraft
-from streamapp.actions.capabilities import EMAIL, ORDER
-from streamapp.actions.texts import details, email_body, headline, order_summary
+from streamapp.actions.capabilities import EMAIL, ORDER, SLACK
+from streamapp.actions.texts import details, email_body, headline, order_summary, slack_text
 from streamapp.intents.entities import amount, lookup
 from streamapp.saga.operations import Priority
 
@@ -193,7 +193,8 @@ class FlagForReview:
 
 
 class Notify:
-    """A task for a team or role and, where it has an address, an e-mail. Best effort.
+    """A task for a team or role; an e-mail where it has an address, a message where it has a
+    channel at Slack. Best effort.
 
     Row: ``task_type``, ``assignee``, ``priority``, ``due_in``, ``instruction``.
     """
@@ -213,7 +214,8 @@ class Notify:
             due_in=params["due_in"],
         )
         drafts = [StepDraft("task", "task", task, required=False)]
-        address = context.capabilities.team_emails.get(params["assignee"][1])
+        team = params["assignee"][1]
+        address = context.capabilities.team_emails.get(team)
         if address and EMAIL in context.capabilities.services:
             email = {
                 "to": address,
@@ -221,6 +223,9 @@ class Notify:
                 "body": email_body(params["instruction"], context.message),
             }
             drafts.append(StepDraft("email", "email", email, required=False))
+        if SLACK in context.capabilities.services and team in context.capabilities.slack_teams:
+            note = {"team": team, "text": slack_text(title, params["instruction"], context.message)}
+            drafts.append(StepDraft("slack", "slack", note, required=False))
         return drafts
 
 
@@ -257,3 +262,23 @@ class RaiseAll:
         priority: Priority = params["priority"]
         raised = {"priority": priority, "due_within": PRIORITY_DUE[priority]}
         return [StepDraft("priority", "", raised, required=True)]
+
+
+class Record:
+    """A row in the lead's history. Required. Row: ``activity_type``, ``description``."""
+
+    def expand(
+        self, action: str, params: Mapping[str, Any], context: PlanningContext
+    ) -> Sequence[StepDraft]:
+        known = {
+            name: context.metadata[name]
+            for name in ("inquiry_category", "topic")
+            if context.metadata.get(name) is not None
+        }
+        activity = {
+            "activity_type": params["activity_type"],
+            "description": params["description"],
+            "metadata": {"action": action, **known},
+            "about_message": True,
+        }
+        return [StepDraft("activity", "", activity, required=True)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamapp.actions.base import Capabilities, PlanningContext, StepDraft
+from streamapp.actions.base import Capabilities, Phase, PlanningContext, StepDraft
+from streamapp.actions.contents import CONTENT
 from streamapp.actions.registry import REPLY, ActionRegistry
-from streamapp.actions.texts import TEXT_LIMIT, shortened
+from streamapp.actions.texts import TEXT_LIMIT, reply_text, shortened
 from streamapp.intents.base import Decision, Thresholds
 from streamapp.saga.model import Message, Plan, Step
 
@@ -27,7 +28,8 @@ def make_plan(
     suggested: Sequence[str] = (),
 ) -> Plan:
     """The plan of one run: look-ups first, then effects, then notifications, the reply last,
-    otherwise in the handler's own order.
+    otherwise in the handler's own order. The reply is the decision's, followed by the contents that
+    the plan sends.
 
     ``suggested`` are those of the decision's actions that are there only because the AI
     proposed them; their steps are marked. Raises ``UnknownAction`` for an action without a row.
@@ -46,8 +48,13 @@ def make_plan(
         for action in sorted(actions, key=registry.phase)  # stable: otherwise as emitted
         for draft in registry.expand(action, context)
     ]
-    if decision.reply and not decision.reply.isspace():
-        params = {"to": message.reply_to, "text": decision.reply}
+    opening = _opening(decision, drafts, registry)
+    contents = [n for n, (_, draft) in enumerate(drafts) if draft.executor == CONTENT]
+    reply = reply_text(opening, (drafts[n][1].params["text"] for n in contents)) or None
+    if reply is not None:
+        params: dict[str, Any] = {"to": message.reply_to, "text": opening}
+        if contents:
+            params["contents"] = contents
         drafts.append((REPLY, StepDraft("reply", "", params, required=True)))
     return Plan(
         handler=handler_name,
@@ -58,8 +65,21 @@ def make_plan(
         ),
         escalate=decision.escalate,
         metadata=decision.metadata,
-        reply=decision.reply,
+        reply=reply,
     )
+
+
+def _opening(
+    decision: Decision, drafts: Sequence[tuple[str, StepDraft]], registry: ActionRegistry
+) -> str | None:
+    """What the reply begins with: the promise is added where a person has to send something."""
+    missing = any(
+        registry.phase(action) is Phase.REPLY and draft.executor != CONTENT
+        for action, draft in drafts
+    )
+    if decision.promise and missing:
+        return f"{decision.reply or ''} {decision.promise}".strip()
+    return decision.reply
 
 
 def plan_for_error(error_type: str, error_message: str) -> Plan:

@@ -56,6 +56,15 @@ class ActionRegistry:
         """Every registered action."""
         return frozenset(self._actions)
 
+    @property
+    def services(self) -> frozenset[str]:
+        """Every service that an executor calls."""
+        return frozenset(
+            executor.service
+            for executor in self._executors.values()
+            if isinstance(executor, ExternalExecutor)
+        )
+
     def register_executor(self, executor: Executor) -> None:
         """Add an executor under its name, for each of its versions. Raises ``Misuse``."""
         name = getattr(executor, "name", "")
@@ -85,15 +94,17 @@ class ActionRegistry:
             raise Misuse(f"The name {REPLY!r} is kept for the reply to the customer.")
         if name in self._actions:
             raise Misuse(f"The action {name!r} is registered twice.")
-        services = frozenset(
-            executor.service
-            for executor in self._executors.values()
-            if isinstance(executor, ExternalExecutor)
-        )
-        for present in {frozenset[str](), services}:
+        for present in {frozenset[str](), self.services}:
             trial = _trial_context(name, present)
             _check_drafts(name, kind.expand(name, params, trial), self._executors)
         self._actions[name] = _Action(kind, params, phase)
+
+    def trial(self, name: str, services: frozenset[str] = frozenset()) -> Sequence[StepDraft]:
+        """The steps that an action has for a message that names a time for a call, where these
+        services are configured, with a channel for each team and a text for each topic where there
+        is any service. Raises ``UnknownAction``."""
+        row = self._action(name)
+        return row.kind.expand(name, row.params, _trial_context(name, services))
 
     def executor(self, name: str, version: int) -> Executor | None:
         """The code that runs a stored step; None where this program does not have it."""
@@ -161,20 +172,25 @@ def _check_drafts(
             )
 
 
-class _AnyTeam(dict[str, str]):
-    """Every team has an address: the trial must reach the e-mail sub-steps."""
+class _Everything(dict[str, str]):
+    """Every team has its channels, every topic its text: the trial must reach their sub-steps."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return f"{key}@example.invalid"
 
+    def __contains__(self, key: object) -> bool:
+        return True
+
 
 def _trial_context(action: str, services: frozenset[str]) -> PlanningContext:
-    message = Message("trial", "trial", "trial", "trial", "UNKNOWN", 0.0, {}, "")
+    entities = {"preferred_date": "2026-01-05", "preferred_time": "10:00"}
+    message = Message("trial", "trial", "trial", "trial", "UNKNOWN", 0.0, entities, "")
+    everything = _Everything() if services else {}
     return PlanningContext(
         message=message,
         run=0,
         actions=(action,),
         metadata={},
         confidence_high=1.0,
-        capabilities=Capabilities(services, _AnyTeam() if services else {}),
+        capabilities=Capabilities(services, everything, everything, everything),
     )

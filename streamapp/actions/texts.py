@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from streamapp.intents.entities import Number, name_for_reply, number_for_reply
@@ -53,3 +54,19 @@ def order_summary(product: Any, quantity: Number | None) -> str:
         return f"{name}, quantity not named"
     unit = "unit" if quantity == 1 else "units"
     return f"{number_for_reply(quantity)} {unit} of {name}"
+
+
+def reply_text(opening: str | None, contents: Iterable[str]) -> str:
+    """What the customer is told: the opening, then each content as a paragraph of its own."""
+    parts = (part.strip() for part in (opening or "", *contents))
+    return "\n\n".join(part for part in parts if part)
+
+
+def slack_text(title: str, instruction: str, message: Message) -> str:
+    """A note in a team's channel: as the task, and where to look."""
+    return f"*{escaped(title)}*\n{escaped(email_body(instruction, message))}"
+
+
+def escaped(text: str) -> str:
+    """The text so that Slack takes nothing in it for a mention or a link."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

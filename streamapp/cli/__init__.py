@@ -19,6 +19,8 @@ OWN = {
     "migrate": ("streamapp.cli.migrate", "Bring database and topics up to date."),
     "doctor": ("streamapp.cli.doctor", "Check whether a worker could start."),
     "explain": ("streamapp.cli.explain", "Tell what messages would lead to, and why."),
+    "actions": ("streamapp.cli.actions", "Show the actions there are."),
+    "intents": ("streamapp.cli.intents", "Show the intents there are."),
     "send": ("streamapp.cli.send", "Send JSON lines to the input topic."),
     "dlq": ("streamapp.cli.dlq", "Look at dead letters, send them again."),
     "sagas": ("streamapp.cli.sagas", "Look at sagas, resume or resolve stuck ones."),

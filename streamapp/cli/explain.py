@@ -15,6 +15,7 @@ import click
 from streamapp.actions.base import Capabilities
 from streamapp.actions.capabilities import capabilities
 from streamapp.actions.defaults import default_actions
+from streamapp.actions.nothing_called import no_calls
 from streamapp.actions.planner import make_plan, plan_for_error
 from streamapp.actions.registry import ActionRegistry
 from streamapp.intents.base import Thresholds
@@ -60,18 +61,6 @@ class Explanation:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class _NoCalls:
-    """Stands in for the services: planning names them, only a running saga calls them."""
-
-    async def post(self, path: str, body: bytes, *, key: str) -> dict[str, Any]:
-        raise AssertionError("explain calls no service")
-
-    async def send(
-        self, to: str, subject: str, body: str, *, key: str, message_id: str | None = None
-    ) -> None:
-        raise AssertionError("explain calls no service")
-
-
 class Explainer:
     """Goes the pipeline's way up to the plan, without broker, database and services."""
 
@@ -80,7 +69,7 @@ class Explainer:
         self._thresholds = Thresholds(settings.confidence_minimum, settings.confidence_high)
         self._capabilities: Capabilities = capabilities(settings)
         self._intents: Registry = default_registry()
-        self._actions: ActionRegistry = default_actions(_NoCalls(), _NoCalls())
+        self._actions: ActionRegistry = default_actions(no_calls())
 
     def explain(self, line: int, value: bytes) -> Explanation:
         """Explain one record value; its key is taken to be the payload's ``lead_id``."""

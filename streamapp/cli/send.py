@@ -79,6 +79,9 @@ async def _send(settings: Settings, file: IO[bytes], raw: bool) -> int:
         ) from None
     finally:
         await producer.stop()
+        for unanswered in under_way:
+            if unanswered.done() and not unanswered.cancelled():
+                unanswered.exception()  # told already by the first, so not once more at the end
     return count
 
 

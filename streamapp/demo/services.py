@@ -81,7 +81,8 @@ class OrderService:
                                   product that is ``rejected``; 400 without key or object
     ``POST /orders/KEY/cancel``   200, also again; 404 where there was no such order, and
                                   then there never will be; 409 while it is being created
-    either                        503 during the ``outage``, without any effect
+    ``POST /lookups/ACTION``      200 and the state of the order that is named; 404 without one
+    the first two                 503 during the ``outage``, without any effect
     ============================  ==========================================================
 
     ``work`` is awaited while an order is created.
@@ -109,6 +110,7 @@ class OrderService:
         app = web.Application()
         app.router.add_post("/orders", self._create)
         app.router.add_post("/orders/{key}/cancel", self._cancel)
+        app.router.add_post("/lookups/{action}", self._look_up)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_WITHIN)
         await self._runner.setup()
         await web.TCPSite(self._runner, HOST, 0).start()
@@ -176,6 +178,13 @@ class OrderService:
             return 404, {"error": "there is no such order"}
         self._remember(key, _CANCELLED, order_id)
         return 200, {"order_id": order_id, "cancelled": True}
+
+    async def _look_up(self, request: web.Request) -> web.Response:
+        asked = (_object(await request.read()) or {}).get("order_id")
+        for state, order_id in self._orders.values():
+            if order_id is not None and order_id == asked:
+                return web.json_response({"order_id": order_id, "state": state})
+        return web.json_response({"error": "there is no such order"}, status=404)
 
     def _remember(self, key: str, state: str, order_id: str | None) -> None:
         self._orders[key] = (state, order_id)

@@ -205,6 +205,13 @@ class _Maker:
                     {"product": random.choice(_PRODUCTS), "volume": random.choice((10, "150+"))},
                 )
             )
+        if meant is Kind.AVAILABILITY_INQUIRY:
+            return {
+                "product": random.choice(_PRODUCTS),
+                "quantity": random.choice((2, "10 pieces")),
+            }
+        if meant is Kind.SCHEDULE_CALL:
+            return random.choice(({}, {"preferred_date": "tuesday", "preferredTime": "10:30"}))
         return {}
 
     def _in_envelope(self, result: dict[str, Any]) -> dict[str, Any]:

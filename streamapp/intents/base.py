@@ -19,13 +19,18 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a handler wants done: actions in its own order, and what to tell the customer."""
+    """What a handler wants done: actions in its own order, and what to tell the customer.
+
+    ``reply`` holds whatever becomes of the actions. ``promise`` is said as well where a content
+    that the plan sends (``send_...``) is not at hand, so that somebody has to send it later.
+    """
 
     actions: tuple[str, ...]
     escalate: bool
     metadata: dict[str, Any] = field(default_factory=dict)
     reply: str | None = None
     why: tuple[str, ...] = ()  # for people: what led to the actions beyond the fixed ones
+    promise: str | None = None
 
 
 class IntentHandler(ABC):

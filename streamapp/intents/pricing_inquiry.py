@@ -55,6 +55,7 @@ class PricingInquiryHandler(IntentHandler):
                 "requires_custom_quote": custom_quote,
             },
             reply=_reply(name_for_reply(product), custom_quote),
+            promise=None if custom_quote else "We will send you our prices shortly.",
             why=tuple(why),
         )
 
@@ -66,4 +67,4 @@ def _reply(product: str | None, custom_quote: bool) -> str:
             f"Thank you for your interest{subject}. For this volume our sales team "
             "will prepare a quote for you."
         )
-    return f"Thank you for your interest{subject}. We will send you our prices shortly."
+    return f"Thank you for your interest{subject}."

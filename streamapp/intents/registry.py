@@ -6,10 +6,13 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from streamapp.intents.availability_inquiry import AvailabilityInquiryHandler
 from streamapp.intents.base import Decision, IntentHandler, Thresholds
 from streamapp.intents.complaint import ComplaintHandler
+from streamapp.intents.general_inquiry import GeneralInquiryHandler
 from streamapp.intents.order_request import OrderRequestHandler
 from streamapp.intents.pricing_inquiry import PricingInquiryHandler
+from streamapp.intents.schedule_call import ScheduleCallHandler
 from streamapp.intents.unknown import UnknownHandler
 from streamapp.saga.model import Message
 
@@ -152,5 +155,12 @@ def default_registry() -> Registry:
     """A new registry of the handlers that come with the package."""
     return Registry(
         UnknownHandler(),
-        (OrderRequestHandler(), ComplaintHandler(), PricingInquiryHandler()),
+        (
+            OrderRequestHandler(),
+            ComplaintHandler(),
+            PricingInquiryHandler(),
+            AvailabilityInquiryHandler(),
+            ScheduleCallHandler(),
+            GeneralInquiryHandler(),
+        ),
     )

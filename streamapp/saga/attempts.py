@@ -25,7 +25,7 @@ from streamapp.saga.parking import Parking, sleep
 from streamapp.saga.passage import Passage
 from streamapp.saga.retry import RetrySchedule
 from streamapp.saga.serialization import error_text
-from streamapp.services.errors import Busy, NothingThere, Rejected, Retryable
+from streamapp.services.errors import Busy, NothingThere, NotNow, Rejected, Retryable
 
 CALL_WITHIN = 2.0  # seconds between the commit of STARTED and the call
 BUSY_PAUSE = 1.0  # seconds before a busy key is asked again
@@ -211,6 +211,10 @@ class Attempts:
         except Busy as error:
             permit.success()
             return self._ask_again(row, error_text(error), in_doubt=True)
+        except NotNow as error:
+            permit.cancel()  # that too much is asked of it says nothing of the service's health
+            pause = min(error.seconds, self._max_wait)
+            return self._ask_again(row, error_text(error), in_doubt=False, pause=pause)
         except Retryable as error:
             permit.failure()
             return self._retry(error)

@@ -73,14 +73,25 @@ class Passage:
         return self.state.steps.get((step.ordinal, direction))
 
     def context(self, step: Step) -> StepContext:
-        """What the step's executor may know: the durable outputs of the steps before it."""
+        """What the step's executor may know: the outputs of the steps that are done.
+
+        Those that are staged count: they become durable in the same transaction as what the
+        executor makes of them, or before.
+        """
+        rows = {row.ordinal: row for row in self.state.steps.values() if row.direction == "forward"}
+        rows.update((row.ordinal, row) for row in self._write.steps if row.direction == "forward")
+        steps = self.state.plan.steps
         outputs = {
             ordinal: row.output
-            for (ordinal, direction), row in self.state.steps.items()
-            if direction == "forward" and row.status is StepStatus.DONE and row.output is not None
+            for ordinal, row in rows.items()
+            if row.status is StepStatus.DONE and row.output is not None
         }
         return StepContext(
-            message=self.state.message, run=self.state.run, step=step, outputs=outputs
+            message=self.state.message,
+            run=self.state.run,
+            step=step,
+            outputs=outputs,
+            results={steps[ordinal].name: output for ordinal, output in outputs.items()},
         )
 
     def stage(self, row: StepRow, operations: Sequence[Operation] = ()) -> None:

@@ -108,7 +108,9 @@ class Running:
         row = _own_row(step, "forward", self.passage.row(step))
         await self._settle()
         try:
-            operations = executor.operations(self.passage.context(step))
+            context = self.passage.context(step)
+            operations = executor.operations(context)
+            row = replace(row, output=executor.output(context))
         except Exception as error:
             return self._failed(row, Reason.HANDLER_ERROR, repr(error))
         self._stage(step, row, operations)

@@ -28,6 +28,7 @@ LONG_BODY = 16_384  # characters; encoding more would hold up the event loop
 QUIT_TIMEOUT = 2.0  # seconds for a goodbye that changes nothing
 
 _ADDRESS = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]+@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]+")
+_METHOD = re.compile(r"^METHOD:([A-Z]+)", re.MULTILINE)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LINE_BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -55,7 +56,7 @@ class Mailer:
         if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
             raise ValueError("the mail server's address must be an smtp:// or smtps:// address")
         self._sender = parseaddr(mail_from)[1]
-        if not _usable(self._sender) or _LINE_BREAKING.search(mail_from):
+        if not usable_address(self._sender) or _LINE_BREAKING.search(mail_from):
             raise ValueError(f"the sender of e-mail is no usable address: {mail_from!r}")
         self._mail_from = mail_from
         self._domain = self._sender.rpartition("@")[2]
@@ -71,20 +72,28 @@ class Mailer:
         self._closed = False
 
     async def send(
-        self, to: str, subject: str, body: str, *, key: str, message_id: str | None = None
+        self,
+        to: str,
+        subject: str,
+        body: str,
+        *,
+        key: str,
+        message_id: str | None = None,
+        calendar: str | None = None,
     ) -> None:
-        """Deliver one plain-text mail to one address.
+        """Deliver one plain-text mail to one address, with an iCalendar document beside the text
+        where one is given; its METHOD is repeated in the part's header, as mail programs ask.
 
         The Message-ID follows from ``key``, or is made from ``message_id`` where one is given,
         so it is the same in every attempt. Raises ``Rejected`` when the server refuses the mail
         for good (a 5xx reply) or ``to`` is no address, else ``Retryable``; that is in doubt
         only when the mail's text was on its way and no reply to it came.
         """
-        if not _usable(to):
+        if not usable_address(to):
             raise Rejected(f"e-mail: no usable address: {excerpt(to)}")
         if self._closed:
             raise Retryable("e-mail: the client is closed", in_doubt=False)
-        parts = (to, subject, body, key, message_id or key)
+        parts = (to, subject, body, key, message_id or key, calendar)
         if len(body) > LONG_BODY:
             content = await asyncio.to_thread(self._message, *parts)
         else:
@@ -140,7 +149,15 @@ class Mailer:
             local_hostname=self._domain,
         )
 
-    def _message(self, to: str, subject: str, body: str, key: str, message_id: str) -> bytes:
+    def _message(
+        self,
+        to: str,
+        subject: str,
+        body: str,
+        key: str,
+        message_id: str,
+        calendar: str | None = None,
+    ) -> bytes:
         message = EmailMessage(policy=SMTP_POLICY)
         message["From"] = self._mail_from
         message["To"] = to
@@ -151,6 +168,15 @@ class Mailer:
         message["Auto-Submitted"] = "auto-generated"
         # Quoted-printable: NUL, long lines and any text pass every server unharmed.
         message.set_content(_encodable(body), charset="utf-8", cte="quoted-printable")
+        if calendar is not None:
+            method = _METHOD.search(calendar)
+            message.add_alternative(
+                calendar,
+                subtype="calendar",
+                charset="utf-8",
+                cte="base64",  # its line ends are part of the format
+                params={"method": method[1] if method else "PUBLISH"},
+            )
         return message.as_bytes()
 
     def _refused(
@@ -163,7 +189,8 @@ class Mailer:
         return Retryable(text, in_doubt=sending and not 400 <= reply.code <= 499)
 
 
-def _usable(address: str) -> bool:
+def usable_address(address: str) -> bool:
+    """Whether mail can be sent to it: one plain address, without a name beside it."""
     return len(address) <= 254 and address.isascii() and bool(_ADDRESS.fullmatch(address))
 
 

@@ -28,6 +28,15 @@ class Retryable(ServiceError):
         self.retry_after = retry_after
 
 
+class NotNow(ServiceError):
+    """Nothing was done because of a limit on the rate of requests, be it the service's word or the
+    client's own: ask again after ``seconds``, no attempt is spent."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class NothingThere(ServiceError):
     """A compensation found nothing under its key. That settles it only once no earlier request
     can still be on its way (protocol, 4)."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import faust
 
-from streamapp.actions.capabilities import EMAIL, ORDER, capabilities
+from streamapp.actions.capabilities import capabilities
 from streamapp.actions.defaults import default_actions
 from streamapp.intents.base import Thresholds
 from streamapp.intents.registry import default_registry
@@ -23,8 +23,6 @@ from streamapp.resilience.circuit_breaker import CircuitBreakers
 from streamapp.saga.executor import SagaConfig, SagaExecutor
 from streamapp.saga.letters import Letters
 from streamapp.saga.retry import RetrySchedule
-from streamapp.services.email import Mailer
-from streamapp.services.http import HttpService
 from streamapp.settings import Settings
 from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.dead_letters import DeadLetterStore
@@ -53,6 +51,7 @@ from streamapp.worker.producer import BrokerHealth, DeadLetterProducer, Producer
 from streamapp.worker.redrive import Redriver
 from streamapp.worker.relay import OutboxRelay
 from streamapp.worker.resumer import Resumer
+from streamapp.worker.services import Services
 
 log = logging.getLogger("streamapp.worker")
 
@@ -70,44 +69,19 @@ class Runtime:
         self.database = DatabaseHealth()
         self.broker = BrokerHealth()
         self.intents = default_registry()
-        self.mailer = (
-            Mailer(
-                settings.smtp_url,
-                mail_from=settings.mail_from,
-                timeout=settings.smtp_timeout,
-            )
-            if settings.smtp_url
-            else None
-        )
-        self.order_service = (
-            HttpService(
-                ORDER,
-                settings.order_service_url,
-                token=settings.order_service_token,
-                timeout=settings.order_service_timeout,
-            )
-            if settings.order_service_url
-            else None
-        )
-        self.actions = default_actions(
-            self.order_service, self.mailer, order_timeout=settings.order_service_timeout
-        )
+        self.services = Services(settings)
+        self.actions = default_actions(self.services.clients)
         self.actions.check(self.intents.all_emitted())
-        circuits = [
-            name
-            for name, service in ((ORDER, self.order_service), (EMAIL, self.mailer))
-            if service is not None
-        ]
         self.metrics = Metrics(
             new_registry(),
             actions=self.actions.names,
-            circuits=circuits,
+            circuits=self.services.names,
             businesses=settings.businesses,
             intents=self.intents.intents,
         )
         self.observer = Observer(self.metrics)
         self.breakers = CircuitBreakers.from_settings(settings, listener=self.observer)
-        for name in circuits:
+        for name in self.services.names:
             self.breakers.get(name)
         self.membership = Membership(app)
         self.producer = Producer(settings)
@@ -378,9 +352,7 @@ class Runtime:
         await self.tenants.close()
         await self.journal.stop()
         await self.producer.stop()
-        for service in (self.order_service, self.mailer):
-            if service is not None:
-                await service.close()
+        await self.services.close()
         with contextlib.suppress(asyncio.TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.pool.close()

@@ -46,13 +46,16 @@ def plan(
     capabilities: Capabilities = NOTHING,
     metadata: dict[str, Any] | None = None,
     reply: str | None = None,
+    promise: str | None = None,
     run: int = 0,
     suggested: Sequence[str] = (),
 ) -> Plan:
     return make_plan(
         about or message(),
         "HANDLER",
-        Decision(tuple(actions), escalate=False, metadata=metadata or {}, reply=reply),
+        Decision(
+            tuple(actions), escalate=False, metadata=metadata or {}, reply=reply, promise=promise
+        ),
         run=run,
         registry=registry,
         capabilities=capabilities,

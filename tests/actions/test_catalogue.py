@@ -5,6 +5,7 @@ import pytest
 from streamapp.actions.base import Phase
 from streamapp.actions.catalogue import CATALOGUE
 from streamapp.actions.registry import ActionRegistry, UnknownAction
+from streamapp.actions.topics import TOPICS
 from streamapp.intents.registry import default_registry
 from streamapp.saga.operations import InsertActivity
 from tests.actions import building
@@ -73,6 +74,127 @@ TASKS = {
         False,
         0,
     ),
+    "notify_procurement_team": (
+        "procurement_notification",
+        "team",
+        "procurement_team",
+        "high",
+        24,
+        False,
+        2,
+    ),
+    "notify_scheduling_team": (
+        "scheduling_notification",
+        "team",
+        "scheduling_team",
+        "high",
+        24,
+        False,
+        2,
+    ),
+    "assign_to_support": ("assign_to_support", "team", "support_team", "normal", 24, True, 1),
+    "assign_to_technical_team": (
+        "assign_to_technical_team",
+        "team",
+        "technical_team",
+        "normal",
+        24,
+        True,
+        1,
+    ),
+    "request_time_confirmation": (
+        "request_time_confirmation",
+        "team",
+        "scheduling_team",
+        "normal",
+        8,
+        True,
+        1,
+    ),
+    "prepare_comparison": ("prepare_comparison", "team", "sales_team", "normal", 24, True, 1),
+    "find_immediate_slot": ("find_immediate_slot", "team", "scheduling_team", "high", 1, True, 1),
+    "fetch_product_inventory": (
+        "fetch_product_inventory",
+        "team",
+        "fulfillment_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "check_location_specific_inventory": (
+        "check_location_specific_inventory",
+        "team",
+        "fulfillment_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "check_future_availability": (
+        "check_future_availability",
+        "team",
+        "procurement_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "validate_quantity_available": (
+        "validate_quantity_available",
+        "team",
+        "fulfillment_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "check_delivery_zones": (
+        "check_delivery_zones",
+        "team",
+        "fulfillment_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "check_calendar_availability": (
+        "check_calendar_availability",
+        "team",
+        "scheduling_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "check_agent_availability": (
+        "check_agent_availability",
+        "team",
+        "scheduling_team",
+        "normal",
+        4,
+        False,
+        0,
+    ),
+    "validate_time_slot": ("validate_time_slot", "team", "scheduling_team", "normal", 4, False, 0),
+    "create_calendar_event": (
+        "create_calendar_event",
+        "team",
+        "scheduling_team",
+        "normal",
+        4,
+        True,
+        1,
+    ),
+    "send_calendar_invite": (
+        "send_calendar_invite",
+        "team",
+        "scheduling_team",
+        "normal",
+        4,
+        True,
+        1,
+    ),
     "send_price_list": ("send_price_list", "team", "support_team", "normal", 4, False, 3),
     "send_general_price_list": (
         "send_general_price_list",
@@ -83,11 +205,74 @@ TASKS = {
         False,
         3,
     ),
+    "send_availability_status": (
+        "send_availability_status",
+        "team",
+        "support_team",
+        "normal",
+        4,
+        False,
+        3,
+    ),
+    "send_availability_form": (
+        "send_availability_form",
+        "team",
+        "support_team",
+        "normal",
+        4,
+        False,
+        3,
+    ),
+    "send_product_catalog": ("send_product_catalog", "team", "support_team", "normal", 4, False, 3),
+    "send_service_details": ("send_service_details", "team", "support_team", "normal", 4, False, 3),
+    "send_business_hours": ("send_business_hours", "team", "support_team", "normal", 4, False, 3),
+    "send_location_details": (
+        "send_location_details",
+        "team",
+        "support_team",
+        "normal",
+        4,
+        False,
+        3,
+    ),
+    "send_store_locator": ("send_store_locator", "team", "support_team", "normal", 4, False, 3),
+    "send_contact_details": ("send_contact_details", "team", "support_team", "normal", 4, False, 3),
+    "send_return_policy": ("send_return_policy", "team", "support_team", "normal", 4, False, 3),
+    "send_terms_conditions": (
+        "send_terms_conditions",
+        "team",
+        "support_team",
+        "normal",
+        4,
+        False,
+        3,
+    ),
+    "send_shipping_info": ("send_shipping_info", "team", "support_team", "normal", 4, False, 3),
+    "send_payment_options": ("send_payment_options", "team", "support_team", "normal", 4, False, 3),
+    "send_warranty_info": ("send_warranty_info", "team", "support_team", "normal", 4, False, 3),
+    "send_technical_specs": ("send_technical_specs", "team", "support_team", "normal", 4, False, 3),
+    "send_faq": ("send_faq", "team", "support_team", "normal", 4, False, 3),
+}
+
+# Actions that make no task, whatever is configured.
+NO_TASK = {
+    "priority_high",
+    "priority_critical",
+    "log_inquiry",
+    "track_customer_interest",
+    "track_product_interest",
+    "track_service_interest",
 }
 
 
 def test_the_tables_of_catalogue_and_test_have_the_same_rows() -> None:
-    assert set(CATALOGUE) == set(TASKS) | {"priority_high", "priority_critical"}
+    assert set(CATALOGUE) == set(TASKS) | NO_TASK
+    assert len(CATALOGUE) == 60
+
+
+def test_every_content_has_a_topic_that_a_business_can_have_a_text_for() -> None:
+    topics = {name: row.params["topic"] for name, row in CATALOGUE.items() if row.phase == 3}
+    assert {name.removeprefix("send_") for name in topics} == set(topics.values()) == TOPICS
 
 
 @pytest.mark.parametrize("action", TASKS)
@@ -140,6 +325,7 @@ def test_activities(registry: ActionRegistry, action: str, activity: str | None)
 
 def test_everything_that_handlers_emit_has_a_row(registry: ActionRegistry) -> None:
     registry.check(default_registry().all_emitted())
+    assert default_registry().all_emitted() == set(CATALOGUE)
 
 
 def test_there_is_no_row_for_unknown_names(registry: ActionRegistry) -> None:

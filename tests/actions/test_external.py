@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from streamapp.actions.base import CallContext
+from streamapp.actions.clients import Clients, JsonClient, MailSender, SlackSender
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.executors import CANCELLATION_REASON
-from streamapp.actions.external import JsonPoster, MailSender
 from streamapp.actions.registry import ActionRegistry
 from streamapp.saga.ids import row_id
 from streamapp.saga.model import Message, Step
 from streamapp.services.email import Mailer
 from streamapp.services.errors import Busy, NothingThere, Rejected, Retryable, ServiceError
 from streamapp.services.http import HttpRejected, HttpService
+from streamapp.services.slack import Slack
 from tests.actions import building
 from tests.actions.building import ALL
 from tests.actions.fakes import FakeHttp, FakeMailer
@@ -32,9 +33,10 @@ def call_context(step: Step) -> CallContext:
 
 
 def test_the_real_clients_fit(registry: ActionRegistry) -> None:
-    http: type[JsonPoster] = HttpService
+    http: type[JsonClient] = HttpService
     mailer: type[MailSender] = Mailer
-    assert (http, mailer) == (HttpService, Mailer)
+    slack: type[SlackSender] = Slack
+    assert (http, mailer, slack) == (HttpService, Mailer, Slack)
 
 
 class TestOrderService:
@@ -132,7 +134,9 @@ class TestOrderService:
 
     def test_a_request_is_on_its_way_no_longer_than_its_limit_and_the_margin(self) -> None:
         for timeout, expected in ((30.0, 32.0), (None, 60.0)):
-            registry = default_actions(FakeHttp(), FakeMailer(), order_timeout=timeout)
+            timeouts = {} if timeout is None else {"order": timeout}
+            clients = Clients({"order": FakeHttp()}, timeouts, mailer=FakeMailer())
+            registry = default_actions(clients)
             executor = building.external(registry, step_of(registry, "create_order.service"))
             assert executor.max_call_time == expected
 
@@ -159,7 +163,7 @@ class TestEmail:
 
 
 def test_services_that_are_not_configured_have_no_executor() -> None:
-    registry = default_actions(None, None)
+    registry = default_actions(Clients())
     assert registry.executor("order_service", 1) is None
     assert registry.executor("email", 1) is None
     assert registry.executor("task", 1) is not None

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamapp.actions.base import Capabilities, Phase
+from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.kinds import HumanTask
 from streamapp.actions.registry import ActionRegistry
@@ -191,7 +192,7 @@ class TestTexts:
 
     @given(st.text(min_size=1, max_size=400))
     def test_whatever_the_intent_a_title_is_one_short_line(self, intent: str) -> None:
-        registry = default_actions(None, None)
+        registry = default_actions(Clients())
         about = building.message(intent=intent)
         made = building.plan(registry, ["assign_to_sales"], about=about)
         title = building.tasks(registry, made, about=about)["assign_to_sales"].title
@@ -206,15 +207,21 @@ class TestTexts:
         assert len(task.description) < 2_200
         assert task.description.endswith("a…")
 
+    @pytest.mark.parametrize("capabilities", [NOTHING, None], ids=["none", "all services"])
     def test_a_plan_does_not_repeat_the_entities_for_every_task(
-        self, registry: ActionRegistry
+        self, registry: ActionRegistry, capabilities: Capabilities | None
     ) -> None:
-        about = building.message(entities={"note": "n" * 50_000})
-        made = building.plan(registry, list(CATALOGUE_ACTIONS), about=about)
+        about = building.message(
+            entities=dict.fromkeys(("note", "location", "purpose"), "n" * 50_000)
+        )
+        services = Capabilities(registry.services)
+        made = building.plan(
+            registry, list(CATALOGUE_ACTIONS), about=about, capabilities=capabilities or services
+        )
         assert sum(len(str(step.params)) for step in made.steps) < 50_000
         for task in building.tasks(registry, made, about=about).values():
             assert isinstance(task, InsertTask)
             assert task.metadata["entities"] == about.entities
 
 
-CATALOGUE_ACTIONS = default_actions(None, None).names
+CATALOGUE_ACTIONS = default_actions(Clients()).names

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamapp.actions.base import Capabilities
 from streamapp.actions.catalogue import CATALOGUE
+from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.registry import ActionRegistry
 from streamapp.saga.serialization import plan_from_json, plan_to_json
 from tests.actions import building
 from tests.actions.building import ALL
 
-REGISTRY = default_actions(None, None)
+REGISTRY = default_actions(Clients())
 
 
 def test_look_ups_then_effects_then_notifications_then_the_reply(registry: ActionRegistry) -> None:
@@ -73,6 +75,39 @@ def test_the_reply_is_required_and_last(registry: ActionRegistry) -> None:
     assert (last.action, last.executor, last.required) == ("reply", "reply", True)
     assert last.params == {"to": "491512345678", "text": "Hello"}
     assert made.reply == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("texts", "actions", "reply"),
+    [
+        ({}, ["send_faq"], "Hello. It will come."),
+        ({"faq": "All of it."}, ["send_faq"], "Hello.\n\nAll of it."),
+        (
+            {"faq": "All of it."},
+            ["send_price_list", "send_faq"],
+            "Hello. It will come.\n\nAll of it.",
+        ),
+        ({}, ["assign_to_sales"], "Hello."),
+        ({}, ["create_calendar_event", "send_calendar_invite"], "Hello."),
+    ],
+)
+def test_the_reply_promises_only_what_is_still_to_come(
+    registry: ActionRegistry, texts: dict[str, str], actions: list[str], reply: str
+) -> None:
+    made = building.plan(
+        registry,
+        actions,
+        capabilities=Capabilities(texts=texts),
+        reply="Hello.",
+        promise="It will come.",
+    )
+    assert made.reply == reply
+
+
+def test_contents_alone_are_a_reply(registry: ActionRegistry) -> None:
+    made = building.plan(registry, ["send_faq"], capabilities=Capabilities(texts={"faq": "All."}))
+    assert made.reply == "All."
+    assert made.steps[-1].executor == "reply"
 
 
 def test_suggested_steps_are_marked(registry: ActionRegistry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,13 @@ def test_records_under_way_are_bounded(broker: Broker, monkeypatch: pytest.Monke
 def test_a_record_that_is_not_acknowledged_fails_the_command(broker: Broker) -> None:
     broker.refuse_from = 5
     refused(sent(b'{"lead_id": "a"}\n' * 10), 1, "127.0.0.1:1", "the broker went away")
+
+
+def test_it_is_told_once(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    broker.refuse_from = 5
+    sent(b'{"lead_id": "a"}\n' * 10)
+    gc.collect()  # a future whose error nobody looked at tells it when it goes
+    assert "never retrieved" not in caplog.text
 
 
 def test_without_a_broker_it_fails(broker: Broker) -> None:

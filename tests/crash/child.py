@@ -17,6 +17,7 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 
 from streamapp.resilience import crash_points
+from streamapp.services import slack
 from streamapp.services.http import HttpService
 from streamapp.settings import Settings, load
 from streamapp.worker import gauges, runtime
@@ -53,7 +54,11 @@ def settings_of(life: Life) -> Settings:
             "STREAMAPP_DLQ_TOPIC": f"{life.name}-dlq",
             "STREAMAPP_OUTBOUND_TOPIC": f"{life.name}-out",
             "STREAMAPP_ORDER_SERVICE_URL": life.ledger,
+            "STREAMAPP_INVENTORY_SERVICE_URL": life.ledger,
+            "STREAMAPP_CALENDAR_SERVICE_URL": life.ledger,
+            "STREAMAPP_SALES_SLACK_WEBHOOK_URL": f"{life.ledger}/slack",
             "STREAMAPP_SMTP_URL": life.smtp,
+            "STREAMAPP_SMTP_TIMEOUT": "3",
             "STREAMAPP_SALES_EMAIL": "sales@example.org",
             "STREAMAPP_RETRY_DELAYS": "0,0,0",
             "STREAMAPP_STUCK_DELAYS": "0.05",
@@ -68,6 +73,7 @@ def live(life: Life) -> None:
     """The process: works until everything is done, or dies before."""
     # Looks that wait for people's time are shortened; what they do is the worker's own.
     runtime.STUCK_LOOK = 0.02
+    slack.INTERVAL = 0.01
     gauges.EVERY = 3600.0
     log = os.open(Path(life.directory) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):

@@ -1,4 +1,5 @@
-"""The world outside: an order service, a service of effects and a mail server that keep a ledger.
+"""The world outside: services of orders, stock, calendar and effects, Slack and a mail server,
+that keep a ledger.
 
 They stand outside of the worker that is killed, and note each request with its idempotency key.
 """
@@ -27,6 +28,7 @@ class Ledger:
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     created: Counter[str] = field(default_factory=Counter)  # effects by key
     mails: list[tuple[str, str]] = field(default_factory=list)  # message id, key
+    notes: list[str] = field(default_factory=list)  # at Slack
     healed: set[str] = field(default_factory=set)  # keys of effects that may be cancelled
     reformed: bool = False  # orders for what was refused are taken
     _gone: set[str] = field(default_factory=set)
@@ -37,6 +39,10 @@ class Ledger:
         app.router.add_post("/effects/{action}/{key}/cancel", self._cancel)
         app.router.add_post("/orders", self._order)
         app.router.add_post("/orders/{key}/cancel", self._cancel)
+        app.router.add_post("/lookups/{action}", self._look_up)
+        app.router.add_post("/events", self._event)
+        app.router.add_delete("/events/{key}", self._cancel)
+        app.router.add_post("/slack", self._slack)
         app.router.add_post("/heal", self._heal)
         app.router.add_post("/reform", self._reform)
         return app
@@ -68,7 +74,19 @@ class Ledger:
         if key not in self.active:
             self.active[key] = what
             self.created[key] += 1
-        return web.json_response({"order_id": f"order-{key[:8]}"})
+        return web.json_response({"order_id": f"order-{key[:8]}", "event_id": key[:8]})
+
+    async def _look_up(self, request: web.Request) -> web.Response:
+        await self._noted(request)
+        return web.json_response({"asked": request.match_info["action"]})
+
+    async def _event(self, request: web.Request) -> web.Response:
+        key, _ = await self._noted(request)
+        return self._create(key, "event", refused=False)
+
+    async def _slack(self, request: web.Request) -> web.Response:
+        self.notes.append(json.loads(await request.read())["text"])
+        return web.Response(text="ok")
 
     async def _cancel(self, request: web.Request) -> web.Response:
         await self._noted(request)
@@ -89,6 +107,14 @@ class Ledger:
     async def _reform(self, request: web.Request) -> web.Response:
         self.reformed = True
         return web.json_response({})
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if address == "refused@example.org":
+            return "550 no such user"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         mail = message_from_bytes(envelope.content)

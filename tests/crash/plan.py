@@ -24,6 +24,7 @@ from streamapp.intents.base import Decision, IntentHandler, Thresholds
 from streamapp.intents.complaint import ComplaintHandler
 from streamapp.intents.order_request import OrderRequestHandler
 from streamapp.intents.registry import Registry
+from streamapp.intents.schedule_call import ScheduleCallHandler
 from streamapp.intents.unknown import UnknownHandler
 from streamapp.saga.ids import row_id
 from streamapp.saga.model import Message
@@ -43,6 +44,7 @@ EFFECTS = ("first", "middle", "last", "flaky", "refused", "clinging")
 NOTES = ("note", "status", "say", "mumble")
 BEST_EFFORT = ("unwelcome",)
 BUSINESS = "business-1"
+REFUSED_ADDRESS = "refused@example.org"  # by the mail server
 
 
 class CrashHandler(IntentHandler):
@@ -135,7 +137,8 @@ class EffectExecutor(ExternalExecutor):
 
 def intents() -> Registry:
     """The handlers at work here."""
-    return Registry(UnknownHandler(), (CrashHandler(), OrderRequestHandler(), ComplaintHandler()))
+    handlers = (CrashHandler(), OrderRequestHandler(), ComplaintHandler(), ScheduleCallHandler())
+    return Registry(UnknownHandler(), handlers)
 
 
 def add_actions(registry: ActionRegistry, ledger: HttpService) -> None:
@@ -184,6 +187,10 @@ def script(name: str) -> list[bytes]:
     def crash(number: str, *plan: str) -> bytes:
         return message(lead, f"{name}-{number}", "CRASH", {"plan": plan})
 
+    def call(number: str, email: str) -> bytes:
+        slot = {"preferred_date": "2030-01-02", "preferred_time": "15:00", "email": email}
+        return message(lead, f"{name}-{number}", "SCHEDULE_CALL", slot)
+
     forward = crash("forward", "status", "first", "note", "middle", "flaky", "last", "say")
     order = {"product": "lamp", "quantity": 2, "urgency": "urgent"}
     return [
@@ -198,5 +205,7 @@ def script(name: str) -> list[bytes]:
         message(lead, refused_order(name), "ORDER_REQUEST", {**order, "product": "refused"}),
         crash("unpublishable", "note", "mumble"),
         crash("stuck", "first", "clinging", "refused"),
+        call("call", "customer@example.org"),
+        call("refused-call", REFUSED_ADDRESS),  # after the event was made, which goes again
         crash("after", "last", "say"),
     ]

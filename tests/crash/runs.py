@@ -144,6 +144,7 @@ class Run:
             "replies": sorted(reply for reply, _, _ in outbound),
             "in effect": sorted(self.ledger.active.values()),
             "mails": len(set(self.ledger.mails)),
+            "notes": len(set(self.ledger.notes)),
             "committed": self.topics.committed(settings.input_topic),
         }
 

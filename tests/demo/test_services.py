@@ -109,6 +109,16 @@ async def test_a_cancel_that_comes_first_prevents_the_order(
     assert orders.ledger[0] == Call("cancel", "a", 404)
 
 
+async def test_an_order_can_be_looked_up(client: Client) -> None:
+    _, created = await client.create("a")
+    path = "/lookups/fetch_order_details"
+    assert await client.post(path, {}, created) == (200, {**created, "state": "created"})
+    await client.cancel("a")
+    assert await client.post(path, {}, created) == (200, {**created, "state": "cancelled"})
+    for unknown in ({"order_id": "order-999999"}, {"order_id": None}, {}):
+        assert (await client.post(path, {}, unknown))[0] == 404
+
+
 async def test_a_key_in_progress_is_busy(orders: OrderService, client: Client, gate: Gate) -> None:
     gate.open.clear()
     async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:

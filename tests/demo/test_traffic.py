@@ -23,6 +23,10 @@ HANDLERS = {
     Kind.UNKNOWN_TENANT: "ORDER_REQUEST",
     Kind.COMPLAINT: "COMPLAINT",
     Kind.PRICING_INQUIRY: "PRICING_INQUIRY",
+    Kind.SCHEDULE_CALL: "SCHEDULE_CALL",
+    Kind.AVAILABILITY_INQUIRY: "AVAILABILITY_INQUIRY",
+    Kind.GENERAL_INQUIRY: "GENERAL_INQUIRY",
+    Kind.UNKNOWN: "UNKNOWN",
 }
 
 
@@ -127,7 +131,7 @@ def test_each_kind_reaches_its_handler() -> None:
             continue
         message = result.message("tenant-1")
         routed = registry.route(message, thresholds)
-        assert routed.handler == HANDLERS.get(record.kind, "UNKNOWN")
+        assert routed.handler == HANDLERS[record.kind]
         refused = message.entities.get("product") == DISCONTINUED
         assert refused == (record.kind is Kind.REJECTED_ORDER)
 

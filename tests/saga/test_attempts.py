@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from streamapp.pipeline.outcomes import Reason
+from streamapp.resilience.circuit_breaker import CircuitBreakers, CircuitConfig
 from streamapp.saga import attempts as module
 from streamapp.saga.parking import Parking
-from streamapp.services.errors import Busy, Rejected, Retryable
+from streamapp.services.errors import Busy, NotNow, Rejected, Retryable
 from tests.support.bench import Bench, PointsJournal
 from tests.support.sagas import Call, LostAnswer, Unreachable, external, mail, own, saga
 
@@ -267,6 +268,45 @@ async def test_a_key_that_stays_busy_fails_the_step_in_doubt(
     assert about(waits) == [1] * 3
     assert bench.service.names() == ["a"] * 4 + ["-a"]
     assert (await bench.saga())["reason"] == "retries_exhausted"
+
+
+# A limit on the rate
+
+
+async def test_a_request_that_was_held_back_spends_no_attempt_and_is_not_in_doubt(
+    bench: Bench, waits: list[float]
+) -> None:
+    bench.service.plan("a", NotNow("later", 7.0), NotNow("later", 100.0), Unreachable())
+    state = saga(external("a"))
+    await bench.deliver(state, bench.executor(delays=DELAYS, max_wait=60))
+    assert state.status == "COMPLETED"
+    assert about(waits) == [7, 60, 1]
+    assert [call.attempt for call in bench.service.calls] == [1, 1, 1, 2]
+    row = await bench.step(0)
+    assert (row["attempts"], row["in_doubt"], row["circuit_wait"]) == (2, False, 67.0)
+
+
+async def test_one_that_is_held_back_too_long_fails_and_leaves_nothing_to_undo(
+    bench: Bench, waits: list[float]
+) -> None:
+    bench.service.plan("a", *(NotNow("later", 2.0) for _ in range(50)))
+    state = saga(external("a"))
+    await bench.deliver(state, bench.executor(delays=DELAYS, max_wait=3.0))
+    assert state.status == "COMPENSATED"
+    assert about(waits) == [2] * 2
+    assert bench.service.names() == ["a"] * 3
+    assert (await bench.saga())["reason"] == "retries_exhausted"
+
+
+async def test_holding_back_says_nothing_of_the_services_health(
+    bench: Bench, waits: list[float]
+) -> None:
+    breakers = CircuitBreakers(CircuitConfig(min_calls=1, failure_rate=0.1))
+    bench.service.plan("a", *(NotNow("later", 1.0) for _ in range(5)))
+    state = saga(external("a"))
+    await bench.deliver(state, bench.executor(breakers=breakers, delays=DELAYS, max_wait=60))
+    assert state.status == "COMPLETED"
+    assert breakers.get("scripted").snapshot()["failures"] == 0
 
 
 # The two seconds between STARTED and the call

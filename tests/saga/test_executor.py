@@ -127,14 +127,14 @@ async def test_the_end_comes_with_its_reply_and_its_processed_message(bench: Ben
     assert len(xmins) == 1
 
 
-async def test_later_steps_know_the_outputs_of_the_durable_ones(bench: Bench) -> None:
+async def test_later_steps_know_the_outputs_of_those_before(bench: Bench) -> None:
     steps = OwnSteps()
     bench.service.plan("b", {"answer": 42})
     registry = registry_of(steps, ServiceSteps(bench.service), MailSteps(bench.service))
     await bench.deliver(
         saga(own("a"), external("b"), external("c"), own("d")), bench.executor(registry=registry)
     )
-    assert steps.seen_outputs == {"a": {}, "d": {1: {"answer": 42}}}
+    assert steps.seen_outputs == {"a": {}, "d": {1: {"answer": 42}, 2: {"made": "c"}}}
     assert json.loads((await bench.step(1))["output"]) == {"answer": 42}
 
 

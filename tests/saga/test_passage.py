@@ -50,7 +50,9 @@ def done(ordinal: int = 0, **columns: Any) -> StepRow:
     return StepRow(ordinal, "forward", StepStatus.DONE, **columns)
 
 
-async def test_a_row_is_seen_when_staged_and_known_when_durable(state: SagaState) -> None:
+async def test_a_row_is_seen_when_staged_and_known_when_durable(
+    state: SagaState,
+) -> None:
     passage = Passage(Journal(), state, 7, claim=True)
     step = state.plan.steps[0]
     assert passage.row(step) is None
@@ -59,7 +61,8 @@ async def test_a_row_is_seen_when_staged_and_known_when_durable(state: SagaState
     assert passage.row(step) is row
     assert passage.row(step, "compensate") is None
     assert state.steps == {}
-    assert passage.context(state.plan.steps[1]).outputs == {}
+    context = passage.context(state.plan.steps[1])
+    assert (context.outputs, context.results) == ({0: {"x": 1}}, {"a": {"x": 1}})
     assert await passage.flush() == 5.0
     assert state.steps == {(0, "forward"): row}
     assert passage.context(state.plan.steps[1]).outputs == {0: {"x": 1}}

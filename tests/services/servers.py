@@ -39,6 +39,14 @@ class Service:
                 await self.hang.wait()
             case "close":
                 transport.close()
+            case "endless":
+                response = web.StreamResponse(status=self.status)
+                await response.prepare(request)
+                with suppress(ConnectionError):
+                    while not self.hang.is_set():
+                        await response.write(b"x" * 65_536)
+                        await asyncio.sleep(0.01)
+                return response
             case "close half-way" | "hang half-way":
                 response = web.StreamResponse(status=self.status)
                 response.content_length = 1000
@@ -58,6 +66,7 @@ class Mailbox:
         self.envelopes: list[Any] = []
         self.logins: list[tuple[bytes, bytes]] = []
         self.replies: dict[str, str] = {}
+        self.later: dict[str, str] = {}  # those from the second text on
 
     async def handle_MAIL(  # noqa: N802
         self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
@@ -73,7 +82,9 @@ class Mailbox:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         self.envelopes.append(envelope)
-        return self.replies.get("DATA", "250 OK")
+        reply = self.replies.get("DATA", "250 OK")
+        self.replies |= self.later
+        return reply
 
     def authenticate(
         self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pydantic import SecretStr
 
 from streamapp.actions.base import Capabilities
+from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.external import OrderService as Executor
 from streamapp.actions.registry import ActionRegistry
@@ -49,7 +50,7 @@ class Near:
 @asynccontextmanager
 async def connected(url: str, timeout: float = TIMEOUT) -> AsyncIterator[Near]:
     http = HttpService("order", url, token=SecretStr(TOKEN), timeout=timeout)
-    registry = default_actions(http, None, order_timeout=timeout)
+    registry = default_actions(Clients(http={"order": http}, timeouts={"order": timeout}))
     executor = registry.executor("order_service", 1)
     assert isinstance(executor, Executor)
     try:

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from streamapp.actions.base import Capabilities
+from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.pipeline.outcomes import Reason
 from streamapp.services.email import Mailer
@@ -195,7 +196,7 @@ async def bench(database: str) -> AsyncIterator[Bench]:
 
 async def notified(bench: Bench, mailer: Mailer, name: str, offset: int) -> str:
     """Run the saga of a notification with e-mail; gives its status."""
-    registry = default_actions(None, mailer)
+    registry = default_actions(Clients(mailer=mailer))
     state = saga(processing_id=name, lead_id=f"lead of {name}", offset=offset)
     state.message = replace(building.message(), processing_id=name, lead_id=state.message.lead_id)
     state.plan = building.plan(

@@ -1,0 +1,43 @@
+"""``streamapp intents``: what is understood, and what it can lead to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from streamapp.cli.running import json_option, print_json, print_table
+from streamapp.intents.registry import default_registry
+
+
+@click.group()
+def intents() -> None:
+    """Look at the intents."""
+
+
+@intents.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """Every intent in the order in which its handler is asked, and the actions it may lead to."""
+    rows = known_intents()
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("intent", "priority", "handler", "actions")
+    print_table(
+        columns,
+        [[*(row[column] for column in columns[:-1]), ", ".join(row["actions"])] for row in rows],
+    )
+
+
+def known_intents() -> list[dict[str, Any]]:
+    """One object for each intent."""
+    return [
+        {
+            "intent": handler.intent,
+            "priority": handler.priority,
+            "handler": type(handler).__name__,
+            "actions": sorted(handler.emits),
+        }
+        for handler in default_registry().handlers
+    ]

@@ -1,0 +1,70 @@
+"""The external services that the settings name: their clients, made at once, closed at the end."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from streamapp.actions.capabilities import CALENDAR, EMAIL, INVENTORY, ORDER, PRICING, SLACK
+from streamapp.actions.clients import Clients
+from streamapp.services.email import Mailer
+from streamapp.services.http import HttpService
+from streamapp.services.slack import Slack
+from streamapp.settings import Settings
+
+
+class Services:
+    """Clients of what is configured. ``names`` are those of their circuits."""
+
+    def __init__(self, settings: Settings) -> None:
+        http: dict[str, tuple[str | None, SecretStr | None, float]] = {
+            ORDER: (
+                settings.order_service_url,
+                settings.order_service_token,
+                settings.order_service_timeout,
+            ),
+            INVENTORY: (
+                settings.inventory_service_url,
+                settings.inventory_service_token,
+                settings.inventory_service_timeout,
+            ),
+            PRICING: (
+                settings.pricing_service_url,
+                settings.pricing_service_token,
+                settings.pricing_service_timeout,
+            ),
+            CALENDAR: (
+                settings.calendar_service_url,
+                settings.calendar_service_token,
+                settings.calendar_service_timeout,
+            ),
+        }
+        self._http = {
+            name: HttpService(name, url, token=token, timeout=timeout)
+            for name, (url, token, timeout) in http.items()
+            if url is not None
+        }
+        self._mailer = (
+            Mailer(settings.smtp_url, mail_from=settings.mail_from, timeout=settings.smtp_timeout)
+            if settings.smtp_url
+            else None
+        )
+        webhooks = settings.slack_webhooks()
+        self._slack = Slack(webhooks, settings.slack_timeout) if webhooks else None
+        self.clients = Clients(
+            http=self._http,
+            timeouts={name: http[name][2] for name in http} | {EMAIL: settings.smtp_timeout},
+            mailer=self._mailer,
+            mail_from=settings.mail_from,
+            slack=self._slack,
+        )
+        self.names = (
+            *self._http,
+            *([EMAIL] if self._mailer else []),
+            *([SLACK] if self._slack else []),
+        )
+
+    async def close(self) -> None:
+        """Close all connections; calls under way fail."""
+        for client in (*self._http.values(), self._mailer, self._slack):
+            if client is not None:
+                await client.close()
