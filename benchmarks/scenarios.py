@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -68,6 +68,27 @@ class Scenario:
         )
 
 
+def _on_both(names: Iterable[str], variants: Iterable[str]) -> tuple[Row, ...]:
+    return tuple(Row(name, variant) for name in names for variant in variants)
+
+
+def _what_it_costs(name: str, about: str, variants: Mapping[str, Variant]) -> Scenario:
+    """The usual messages (the first variant) and special ones (the second), for both systems that
+    work on many messages at a time."""
+    names = ("days-work", "streamapp")
+    usual, special = variants
+    return Scenario(
+        name,
+        about,
+        variants,
+        _on_both(names, variants),
+        ratios=(
+            *(Ratio(Row(each, special), Row(each, usual)) for each in names),
+            Ratio(Row("streamapp", special), Row("days-work", special)),
+        ),
+    )
+
+
 def plain(base: Profile) -> Scenario:
     return Scenario(
         "plain",
@@ -97,7 +118,7 @@ def slow_leads(base: Profile) -> Scenario:
         f"The order service takes {SLOW_SECONDS:g} s for 1 % of the messages, and no time for the "
         "others; up to 95 % of the outcomes, as the last ones wait for nothing else.",
         variants,
-        tuple(Row(name, variant) for name in names for variant in variants),
+        _on_both(names, variants),
         until=0.95,
         ratios=tuple(Ratio(Row(name, "1 % slow"), Row(name, "none slow")) for name in names),
     )
@@ -117,32 +138,18 @@ def duplicates(base: Profile) -> Scenario:
 
 
 def some_duplicates(base: Profile) -> Scenario:
-    variants = {"none": Variant(base), "10 %": Variant(replace(base, repeats=0.1))}
-    names = ("days-work", "streamapp")
-    return Scenario(
+    return _what_it_costs(
         "some-duplicates",
         "10 % of the messages repeat one shortly before; all records a second, repeated ones too.",
-        variants,
-        tuple(Row(name, variant) for name in names for variant in variants),
-        ratios=(
-            *(Ratio(Row(name, "10 %"), Row(name, "none")) for name in names),
-            Ratio(Row("streamapp", "10 %"), Row("days-work", "10 %")),
-        ),
+        {"none": Variant(base), "10 %": Variant(replace(base, repeats=0.1))},
     )
 
 
 def failures(base: Profile) -> Scenario:
-    variants = {"none": Variant(base, 0.0), "1 %": Variant(replace(base, rejected=0.01), 0.0)}
-    names = ("days-work", "streamapp")
-    return Scenario(
+    return _what_it_costs(
         "failures",
         "The order service refuses 1 % of the orders: they are undone and dead-lettered.",
-        variants,
-        tuple(Row(name, variant) for name in names for variant in variants),
-        ratios=(
-            *(Ratio(Row(name, "1 %"), Row(name, "none")) for name in names),
-            Ratio(Row("streamapp", "1 %"), Row("days-work", "1 %")),
-        ),
+        {"none": Variant(base, 0.0), "1 %": Variant(replace(base, rejected=0.01), 0.0)},
     )
 
 
@@ -159,17 +166,10 @@ def bad_input(base: Profile) -> Scenario:
 
 
 def hot_lead(base: Profile) -> Scenario:
-    variants = {"even": Variant(base), "hot": Variant(replace(base, hot=0.5))}
-    names = ("days-work", "streamapp")
-    return Scenario(
+    return _what_it_costs(
         "hot-lead",
         "One lead has half of the messages, which are done one after the other.",
-        variants,
-        tuple(Row(name, variant) for name in names for variant in variants),
-        ratios=(
-            *(Ratio(Row(name, "hot"), Row(name, "even")) for name in names),
-            Ratio(Row("streamapp", "hot"), Row("days-work", "hot")),
-        ),
+        {"even": Variant(base), "hot": Variant(replace(base, hot=0.5))},
     )
 
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks.contenders.base import Contender, Session, python
+from benchmarks.contenders.base import OnFaust, Session
 from benchmarks.contenders.place import Place
 from benchmarks.kafka import Kafka
 from benchmarks.messages import Expected
 
 
-class Bare(Contender):
+class Bare(OnFaust):
     """Seen by its committed offsets alone."""
 
     name = "bare"
     title = "bare Faust agent, nothing done"
     agent = "nothing"
     has_instants = False
-
-    def command(self, place: Place) -> list[str]:
-        program = python("benchmarks.contenders.faust_apps")
-        return [*program, "worker", "-l", "info", "--without-web"]
-
-    def environment(self, place: Place) -> dict[str, str]:
-        return {**place.environment(), "BENCH_AGENT": self.agent}
 
     async def done(self, place: Place, kafka: Kafka, session: Session) -> int:
         return await kafka.committed(place.group, place.topic)

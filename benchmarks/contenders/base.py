@@ -60,11 +60,26 @@ class Contender(ABC):
         """What ``end_state`` has to be."""
 
 
+class OnFaust(Contender):
+    """One of the agents of ``faust_apps``."""
+
+    agent: str
+
+    def command(self, place: Place) -> list[str]:
+        program = python("benchmarks.contenders.faust_apps")
+        return [*program, "worker", "-l", "info", "--without-web"]
+
+    def environment(self, place: Place) -> dict[str, str]:
+        return {**super().environment(place), "BENCH_AGENT": self.agent}
+
+
 def python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 
 
-async def commit_instants(session: Session, table: str, where: str = "true") -> list[float]:
+async def commit_instants(
+    session: Session, table: str = "processed_messages", where: str = "true"
+) -> list[float]:
     """When the transactions committed that wrote the rows as they are now."""
     rows = await session.fetch(
         "select extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at "
@@ -73,13 +88,20 @@ async def commit_instants(session: Session, table: str, where: str = "true") -> 
     return [row["at"] for row in rows]
 
 
-async def commit_latencies(session: Session, sent: Mapping[str, float]) -> list[float]:
-    """By ``processed_messages``, which every contender with a database writes last."""
+async def commit_latencies(
+    session: Session,
+    sent: Mapping[str, float],
+    table: str = "processed_messages",
+    id_: str = "message_id",
+    where: str = "true",
+) -> list[float]:
+    """From the timestamps of ``sent``, by id, to those commits. Every contender that keeps
+    ``processed_messages`` writes it last."""
     rows = await session.fetch(
-        "select message_id, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at "
-        "from processed_messages"
+        f"select {id_} as id, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at "
+        f"from {table} where {where}"
     )
-    return [row["at"] - sent[row["message_id"]] for row in rows if row["message_id"] in sent]
+    return [row["at"] - sent[row["id"]] for row in rows if row["id"] in sent]
 
 
 async def counts(session: Session, queries: Mapping[str, str]) -> dict[str, int]:

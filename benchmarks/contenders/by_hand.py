@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.contenders.base import (
-    Contender,
+    OnFaust,
     Session,
     commit_instants,
     commit_latencies,
     counts,
-    python,
 )
 from benchmarks.contenders.place import Place
 from benchmarks.kafka import Kafka
@@ -20,17 +19,8 @@ from benchmarks.messages import Expected
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 
-class ByHand(Contender):
+class ByHand(OnFaust):
     """Counted by its rows; a row of ``processed_messages`` is written last."""
-
-    agent: str
-
-    def command(self, place: Place) -> list[str]:
-        program = python("benchmarks.contenders.faust_apps")
-        return [*program, "worker", "-l", "info", "--without-web"]
-
-    def environment(self, place: Place) -> dict[str, str]:
-        return {**place.environment(), "BENCH_AGENT": self.agent}
 
     async def prepare(self, place: Place, session: Session) -> None:
         await session.execute(SCHEMA.read_text())
@@ -43,7 +33,7 @@ class ByHand(Contender):
         return expected.messages
 
     async def instants(self, session: Session) -> list[float]:
-        return await commit_instants(session, "processed_messages")
+        return await commit_instants(session)
 
     async def latencies(self, session: Session, sent: Mapping[str, float]) -> list[float]:
         return await commit_latencies(session, sent)

@@ -18,22 +18,19 @@ import orjson
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 from benchmarks.contenders.place import Place
+from benchmarks.contenders.work import (
+    NOTIFICATION,
+    ORDER,
+    REPLY,
+    SETTINGS,
+    dumps,
+    order_from,
+    reply_to,
+)
 
 IN_FLIGHT = int(os.environ.get("BENCH_IN_FLIGHT", "64"))
 CONNECTIONS = 20
 COMMIT_EVERY = 1.0  # seconds
-ORDER = """
-insert into orders (processing_id, lead_id, business_id, details) values ($1, $2, $3, $4)
-on conflict do nothing
-"""
-NOTIFICATION = """
-insert into notifications (processing_id, lead_id, team, text) values ($1, $2, 'sales', $3)
-on conflict do nothing
-"""
-REPLY = """
-insert into replies (processing_id, topic, key, value) values ($1, 'whatsapp-outbound', $2, $3)
-on conflict do nothing
-"""
 
 place = Place.from_environment()
 config: DBOSConfig = {
@@ -48,30 +45,10 @@ pool: Any = None
 http: Any = None
 
 
-def dumps(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
 @DBOS.step()  # type: ignore[untyped-decorator]
 async def create_order(message: dict[str, Any]) -> str:
     id_ = message["processing_id"]
-    order = f"order-{id_}"
-    if place.service:
-        entities = message["entities"]
-        body = {
-            "processing_id": id_,
-            "lead_id": message["lead_id"],
-            "business_id": message["business_id"],
-            "product": entities["product"],
-            "entities": entities,
-        }
-        async with http.post(
-            f"{place.service}/orders",
-            data=orjson.dumps(body),
-            headers={"Idempotency-Key": id_, "Content-Type": "application/json"},
-        ) as response:
-            response.raise_for_status()
-            order = orjson.loads(await response.read())["order_id"]
+    order = await order_from(http, place.service, message)
     details = dumps({"order_id": order, **message["entities"]})
     await pool.execute(ORDER, id_, message["lead_id"], message["business_id"], details)
     return order
@@ -86,9 +63,7 @@ async def notify_sales(message: dict[str, Any]) -> None:
 @DBOS.step()  # type: ignore[untyped-decorator]
 async def reply(message: dict[str, Any]) -> None:
     id_, lead = message["processing_id"], message["lead_id"]
-    text = f"Thank you for your order: {message['entities']['product']}."
-    value = dumps({"message_id": id_, "lead_id": lead, "text": text})
-    await pool.execute(REPLY, id_, lead, value)
+    await pool.execute(REPLY, id_, lead, reply_to(message))
 
 
 @DBOS.workflow()  # type: ignore[untyped-decorator]
@@ -105,7 +80,7 @@ async def main() -> None:
         place.database,
         min_size=CONNECTIONS,
         max_size=CONNECTIONS,
-        server_settings={"synchronous_commit": "on"},
+        server_settings=SETTINGS,
     )
     http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     consumer: Any = aiokafka.AIOKafkaConsumer(

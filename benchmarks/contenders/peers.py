@@ -7,7 +7,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.contenders.base import Contender, Session, counts
+from benchmarks.contenders.base import (
+    Contender,
+    Session,
+    commit_instants,
+    commit_latencies,
+    counts,
+)
 from benchmarks.contenders.by_hand import SCHEMA
 from benchmarks.contenders.place import Place
 from benchmarks.kafka import Kafka
@@ -16,14 +22,8 @@ from benchmarks.messages import Expected
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("dbos.txt")
 ENVIRONMENT = ROOT / ".cache" / "peers" / "dbos"
-_INSTANTS = """
-select extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at
-from dbos.workflow_status where status = 'SUCCESS' order by 1
-"""
-_LATENCIES = """
-select workflow_uuid, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at
-from dbos.workflow_status where status = 'SUCCESS'
-"""
+_WORKFLOWS = "dbos.workflow_status"
+_ENDED = "status = 'SUCCESS'"
 
 
 def install() -> None:
@@ -60,29 +60,25 @@ class Dbos(Contender):
         await session.execute(SCHEMA.read_text())
 
     async def done(self, place: Place, kafka: Kafka, session: Session) -> int:
-        if await session.fetchval("select to_regclass('dbos.workflow_status')") is None:
+        if await session.fetchval("select to_regclass($1)", _WORKFLOWS) is None:
             return 0
-        done: int = await session.fetchval(
-            "select count(*) from dbos.workflow_status where status = 'SUCCESS'"
-        )
-        return done
+        return (await counts(session, {"done": f"{_WORKFLOWS} where {_ENDED}"}))["done"]
 
     def outcomes(self, expected: Expected) -> int:
         return expected.messages
 
     async def instants(self, session: Session) -> list[float]:
-        return [row["at"] for row in await session.fetch(_INSTANTS)]
+        return await commit_instants(session, _WORKFLOWS, _ENDED)
 
     async def latencies(self, session: Session, sent: Mapping[str, float]) -> list[float]:
-        rows = await session.fetch(_LATENCIES)
-        return [r["at"] - sent[r["workflow_uuid"]] for r in rows if r["workflow_uuid"] in sent]
+        return await commit_latencies(session, sent, _WORKFLOWS, "workflow_uuid", _ENDED)
 
     async def end_state(self, place: Place, kafka: Kafka, session: Session) -> dict[str, int]:
         found = await counts(
             session,
             {
-                "completed": "dbos.workflow_status where status = 'SUCCESS'",
-                "other workflows": "dbos.workflow_status where status <> 'SUCCESS'",
+                "completed": f"{_WORKFLOWS} where {_ENDED}",
+                "other workflows": f"{_WORKFLOWS} where not {_ENDED}",
                 "orders": "orders",
                 "notifications": "notifications",
                 "replies": "replies",

@@ -60,6 +60,43 @@ def dumps(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+async def order_from(http: aiohttp.ClientSession, service: str, message: dict[str, Any]) -> str:
+    """Ask the order service for an order; gives its id, one of our own where there is no service.
+    Raises ``Rejected``."""
+    id_, entities = message["processing_id"], message["entities"]
+    if not service:
+        return f"order-{id_}"
+    async with http.post(
+        f"{service}/orders",
+        data=orjson.dumps(
+            {
+                "processing_id": id_,
+                "lead_id": message["lead_id"],
+                "business_id": message["business_id"],
+                "product": entities["product"],
+                "entities": entities,
+            }
+        ),
+        headers={"Idempotency-Key": id_, "Content-Type": "application/json"},
+    ) as response:
+        if 400 <= response.status < 500:
+            raise Rejected(f"the order service answers {response.status}")
+        response.raise_for_status()
+        order_id: str = orjson.loads(await response.read())["order_id"]
+        return order_id
+
+
+def reply_to(message: dict[str, Any]) -> str:
+    """The reply to the customer, as JSON."""
+    return dumps(
+        {
+            "message_id": message["processing_id"],
+            "lead_id": message["lead_id"],
+            "text": f"Thank you for your order: {message['entities']['product']}.",
+        }
+    )
+
+
 class Work:
     """``connections`` to the database at most; as many calls at a time as are asked for."""
 
@@ -91,7 +128,8 @@ class Work:
         if not await self._begin(id_, message, value.decode()):
             return
         try:
-            order = await self._create_order(id_, message)
+            # No connection is held while the service is waited for.
+            order = await order_from(self._http, self._place.service, message)
         except Rejected as error:
             await self._fail(id_, message, key, value, str(error))
             return
@@ -108,38 +146,9 @@ class Work:
                 await connection.execute(STARTED, id_, "create_order")
         return True
 
-    async def _create_order(self, id_: str, message: dict[str, Any]) -> str:
-        """The order's id. No connection is held while the service is waited for."""
-        if not self._place.service:
-            return f"order-{id_}"
-        entities = message["entities"]
-        async with self._http.post(
-            f"{self._place.service}/orders",
-            data=orjson.dumps(
-                {
-                    "processing_id": id_,
-                    "lead_id": message["lead_id"],
-                    "business_id": message["business_id"],
-                    "product": entities["product"],
-                    "entities": entities,
-                }
-            ),
-            headers={"Idempotency-Key": id_, "Content-Type": "application/json"},
-        ) as response:
-            if 400 <= response.status < 500:
-                raise Rejected(f"the order service answers {response.status}")
-            response.raise_for_status()
-            order_id: str = orjson.loads(await response.read())["order_id"]
-            return order_id
-
     async def _done(self, id_: str, message: dict[str, Any], order: str) -> None:
         lead, business = message["lead_id"], message["business_id"]
         product = message["entities"]["product"]
-        reply = {
-            "message_id": id_,
-            "lead_id": lead,
-            "text": f"Thank you for your order: {product}.",
-        }
         async with self._pool.acquire() as connection:
             async with connection.transaction():
                 details = dumps({"order_id": order, **message["entities"]})
@@ -149,7 +158,7 @@ class Work:
                 await connection.execute(NOTIFICATION, id_, lead, f"{lead} orders {product}")
                 await connection.execute(DONE, id_, "notify_sales", "{}")
             async with connection.transaction():
-                await connection.execute(REPLY, id_, lead, dumps(reply))
+                await connection.execute(REPLY, id_, lead, reply_to(message))
                 await connection.execute(DONE, id_, "reply", "{}")
             async with connection.transaction():
                 await connection.execute(ENDED, id_, "COMPLETED")

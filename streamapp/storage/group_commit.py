@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from streamapp.resilience.outage import SAY_EVERY
 from streamapp.saga.journal import Written
 from streamapp.saga.model import Fenced, SagaWrite, WriteRefused
 from streamapp.settings import Settings
@@ -23,7 +24,6 @@ from streamapp.storage.faults import Fault, fault_of
 
 FIRST_BACKOFF = 0.05  # seconds
 MAX_BACKOFF = 1.0
-SAY_EVERY = 60.0
 
 log = logging.getLogger("streamapp.journal")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from streamapp.resilience.outage import Outage
 from streamapp.storage.faults import Fault, fault_of
 
 T = TypeVar("T")
@@ -15,8 +16,6 @@ log = logging.getLogger("streamapp.database")
 
 FIRST_BACKOFF = 0.1  # seconds
 MAX_BACKOFF = 1.0
-SAY_EVERY = 60.0
-SETTLED = 5.0  # seconds; one that goes away again sooner was never really back
 
 READ_ONLY = "25006"
 
@@ -29,40 +28,25 @@ class DatabaseHealth:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._away_since: float | None = None
-        self._back_since = float("-inf")
-        self._said = float("-inf")
-        self._said_away = False  # what is said of a return has been said of the outage
+        self._outage = Outage(clock)
         self.on_read_only: Callable[[], None] | None = None
 
     @property
     def available(self) -> bool:
-        return self._away_since is None
+        return not self._outage.away
 
     def report(self, error: BaseException | None) -> None:
         """A call succeeded (None) or failed with an outage."""
-        now = self._clock()
         if error is None:
-            if self._away_since is not None:
-                if self._said_away:
-                    log.warning("database is back after %.1f s", now - self._away_since)
-                self._away_since = None
-                self._back_since = now
+            if (lasted := self._outage.answered()) is not None:
+                log.warning("database is back after %.1f s", lasted)
             return
         if getattr(error, "sqlstate", None) == READ_ONLY and self.on_read_only is not None:
             self.on_read_only()
-        if self._away_since is None:
-            self._away_since = now
-            self._said_away = False
-            if now - self._back_since >= SETTLED:
-                self._said = float("-inf")
-        if now - self._said >= SAY_EVERY:
-            self._said = now
-            self._said_away = True
+        if (seconds := self._outage.failed()) is not None:
             log.warning(
                 "database is away, work waits for it (for %.0f s now): %s: %s",
-                now - self._away_since,
+                seconds,
                 type(error).__name__,
                 error,
             )

@@ -74,13 +74,10 @@ class Gauges:
         waiting = any(relay.waiting for relay in self._runtime.relays)
         if waiting and ANY_TOPIC not in broker.away:
             return  # what waits for the broker tells of it
-        failure: BaseException | None = None
         try:
             await self._runtime.producer.reach()
         except (KafkaError, TimeoutError) as error:
-            failure = error
-        if failure is not None:
-            broker.report(ANY_TOPIC, failure)
+            broker.report(ANY_TOPIC, error)
             return
         for topic in broker.away:
             if topic == ANY_TOPIC or not waiting:

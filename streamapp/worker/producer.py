@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from streamapp.pipeline.dead_letter import parse_headers, without_stacktrace
 from streamapp.pipeline.outcomes import Headers, Record
 from streamapp.resilience import crash_points
+from streamapp.resilience.outage import SAY_EVERY, Outage
 from streamapp.settings import Settings
 from streamapp.storage.dead_letters import DeadLetterStore
 from streamapp.storage.health import DatabaseHealth
@@ -39,8 +40,6 @@ LINGER = 5  # milliseconds
 REACH_WITHIN = 5.0  # seconds
 FIRST_BACKOFF = 0.1  # seconds
 MAX_BACKOFF = 2.0
-SAY_EVERY = 60.0
-SETTLED = 5.0  # seconds; one that goes away again sooner was never really back
 ANY_TOPIC = "any topic"
 SILENCE = 5.0  # seconds without an acknowledgement after which the broker counts as away
 
@@ -63,35 +62,24 @@ class BrokerHealth:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._away: dict[str, bool] = {}  # of the topics that take nothing: whether it was said
-        self._said: dict[str, float] = {}  # when it was last said
-        self._back_since: dict[str, float] = {}
+        self._topics: dict[str, Outage] = {}  # all that were ever away
 
     @property
     def available(self) -> bool:
-        return not self._away
+        return not self.away
 
     @property
     def away(self) -> list[str]:
         """Topics of which it takes nothing."""
-        return list(self._away)
+        return [topic for topic, outage in self._topics.items() if outage.away]
 
     def report(self, topic: str, error: BaseException | None) -> None:
         """The broker took a record of the topic (None), or did not."""
-        now = self._clock()
         if error is None:
-            if topic in self._away:
-                if self._away.pop(topic):
-                    log.warning("broker takes records of %s again", topic)
-                self._back_since[topic] = now
-            return
-        if topic not in self._away:
-            self._away[topic] = False
-            if now - self._back_since.get(topic, float("-inf")) >= SETTLED:
-                self._said.pop(topic, None)
-        if now - self._said.get(topic, float("-inf")) >= SAY_EVERY:
-            self._said[topic] = now
-            self._away[topic] = True
+            outage = self._topics.get(topic)
+            if outage is not None and outage.answered() is not None:
+                log.warning("broker takes records of %s again", topic)
+        elif self._topics.setdefault(topic, Outage(self._clock)).failed() is not None:
             log.warning("broker takes no records of %s: %s: %s", topic, type(error).__name__, error)
 
 

@@ -21,7 +21,8 @@ from streamapp.demo.postgres import EmbeddedPostgres, PostgresError
 DEADLINE = 60.0
 
 _PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from streamapp.demo.guardian import Guardian
 from streamapp.demo.postgres import EmbeddedPostgres
 guardian = Guardian()

@@ -247,7 +247,8 @@ async def test_workers_come_and_go(broker: Broker, new_stage: NewStage) -> None:
             group.create_task(come_and_go(stage.new_worker(), share))
     case = await stage.check()
     owners = "select count(distinct worker) from partition_owners"
-    assert await stage.fetchval("select max(epoch) from partition_owners") > REBALANCES
+    # Those of the two may share a rebalance, those of one worker cannot.
+    assert await stage.fetchval("select max(epoch) from partition_owners") >= REBALANCES // 2
     assert await stage.fetchval(owners) == 1, "who stays has all in the end"
     assert len(case.sagas) >= 10 * REBALANCES // 2
     assert await stays.stop() == 0

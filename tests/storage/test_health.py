@@ -8,7 +8,8 @@ import logging
 import asyncpg
 import pytest
 
-from streamapp.storage.health import SAY_EVERY, SETTLED, DatabaseHealth
+from streamapp.resilience.outage import SAY_EVERY, SETTLED
+from streamapp.storage.health import DatabaseHealth
 from tests.support.waiting import until
 
 
