@@ -126,7 +126,7 @@ class Metrics:
         )
         self.actions = counter("actions", "Steps that ended, by action.", "action", "status")
         self.action_duration = histogram(
-            "action_duration_seconds", "From a step's first attempt to its end.", "action"
+            "action_duration_seconds", "From an external step's first attempt to its end.", "action"
         )
         self.action_retries = counter(
             "action_retries", "Attempts that failed and are followed by another.", "action"
@@ -259,10 +259,12 @@ class Metrics:
 
     # Sagas (saga.observer.SagaObserver)
 
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
+    def step_finished(self, action: str, status: str, seconds: float | None) -> None:
+        """A step ended; ``seconds`` since its first attempt, None where it is part of a commit."""
         name = known(action, self._actions)
         self._steps[name, known(status, STEP_STATUSES)].inc()
-        self._durations[name].observe(seconds)
+        if seconds is not None:
+            self._durations[name].observe(seconds)
 
     def attempt_failed(self, action: str, error: str) -> None:
         self.action_retries.labels(known(action, self._actions)).inc()

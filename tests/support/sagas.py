@@ -337,7 +337,7 @@ class Observer:
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
 
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
+    def step_finished(self, action: str, status: str, seconds: float | None) -> None:
         self.events.append(("step", action, status))
 
     def attempt_failed(self, action: str, error: str) -> None:
