@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
 from streamapp.saga.model import Message, Step
 from streamapp.saga.operations import Operation
+from streamapp.values import value
 
 
 class Phase(IntEnum):
@@ -25,7 +26,7 @@ class Phase(IntEnum):
     REPLY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capabilities:
     """What is configured when a plan is made: optional services, channels of teams, texts."""
 
@@ -36,7 +37,7 @@ class Capabilities:
     timezone: str = "UTC"  # of the times that customers name
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlanningContext:
     """All that expanding an action may look at: same context, same steps."""
 
@@ -48,7 +49,7 @@ class PlanningContext:
     capabilities: Capabilities
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepDraft:
     """A step before it has its place in the plan."""
 
@@ -67,7 +68,7 @@ class ActionKind(Protocol):
     ) -> Sequence[StepDraft]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepContext:
     """What an executor may know when its step runs.
 
@@ -82,7 +83,7 @@ class StepContext:
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallContext:
     """What an external call may know besides its request."""
 

@@ -39,9 +39,10 @@ from streamapp.saga.model import (
 )
 from streamapp.saga.parking import Lease, Parking
 from streamapp.saga.passage import AlreadyClaimed
+from streamapp.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """The outcome of a delivery.
 
