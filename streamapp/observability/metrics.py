@@ -48,6 +48,7 @@ Dependency = Literal["database", "broker"]
 FenceOutcome = Literal["raised", "dropped"]
 
 _WORK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RATIO = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -181,6 +182,9 @@ class Metrics:
             "deliveries_skipped",
             "Places in a topic where fetched records did not reach us and were fetched again.",
             "topic",
+        )
+        self.loop_lag = histogram(
+            "loop_lag_seconds", "How much later than asked the event loop is.", buckets=_LAG
         )
         self.defects = counter("defects", "Errors of our own code, by place.", "where")
         self.outage = gauge("outage", "1 while this cannot be reached.", "dependency")

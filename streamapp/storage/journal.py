@@ -1,4 +1,4 @@
-"""The saga's journal on PostgreSQL: one writer that takes what waits and commits it at once.
+"""The saga's journal on PostgreSQL: writers that take what waits and commit it at once.
 
 How writes share a transaction is in ``group_commit``; the steps of a transaction, and why each
 is there, are in ``_transaction``.
@@ -25,6 +25,12 @@ from streamapp.storage.sagas import load_sagas, stands_where_expected
 # Connections that commit: while one waits for the server the other is at work.
 WRITERS = 2
 LOADS = 2  # connections that read sagas back at the same time
+
+
+def writer_of(processing_id: str) -> int:
+    """The connection that commits a saga's writes: always the same one, as they are measured
+    against each other. Those of a lead's next saga begin when these are durable."""
+    return crc32(processing_id.encode()) % WRITERS
 
 
 class PostgresJournal:
@@ -66,9 +72,7 @@ class PostgresJournal:
 
     async def write(self, write: SagaWrite) -> Written:
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        # Always the same one for a saga, whose writes are measured against each other.
-        number = crc32(write.state.message.processing_id.encode()) % WRITERS
-        self._common[number].put(Entry(write, future))
+        self._common[writer_of(write.state.message.processing_id)].put(Entry(write, future))
         return await future
 
     async def load(self, processing_id: str) -> SagaState | None:

@@ -38,6 +38,7 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.worker import loop_lag
 from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
@@ -225,6 +226,7 @@ class Runtime:
             ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
             ("resumer", resumer.run()),
             ("gauges", self.gauges.run()),
+            ("loop-lag", loop_lag.watch(self.metrics.loop_lag.observe)),
             ("expiry", self._expire_regularly()),
             ("retention", self._purge_regularly()),
         ):
