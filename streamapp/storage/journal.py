@@ -22,15 +22,7 @@ from streamapp.storage.group_commit import Entry, Queue, Results
 from streamapp.storage.health import insist
 from streamapp.storage.sagas import load_sagas, stands_where_expected
 
-# Connections that commit: while one waits for the server the other is at work.
-WRITERS = 2
 LOADS = 2  # connections that read sagas back at the same time
-
-
-def writer_of(processing_id: str) -> int:
-    """The connection that commits a saga's writes: always the same one, as they are measured
-    against each other. Those of a lead's next saga begin when these are durable."""
-    return crc32(processing_id.encode()) % WRITERS
 
 
 class PostgresJournal:
@@ -52,7 +44,7 @@ class PostgresJournal:
         self._apart = Queue(settings, "journal-apart", self._transaction, on_outage)
         self._common = [
             Queue(settings, "journal", self._transaction, on_outage, self._apart)
-            for _ in range(WRITERS)
+            for _ in range(settings.journal_writers)
         ]
 
     async def start(self) -> None:
@@ -72,7 +64,10 @@ class PostgresJournal:
 
     async def write(self, write: SagaWrite) -> Written:
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        self._common[writer_of(write.state.message.processing_id)].put(Entry(write, future))
+        # Always the same one for a saga, whose writes are measured against each other. Those of
+        # the lead's next saga begin when these are durable.
+        number = crc32(write.state.message.processing_id.encode()) % len(self._common)
+        self._common[number].put(Entry(write, future))
         return await future
 
     async def load(self, processing_id: str) -> SagaState | None:

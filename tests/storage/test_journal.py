@@ -13,7 +13,6 @@ from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.journal import Written
 from streamapp.saga.model import Fenced, SagaStatus, StepStatus, WriteRefused
 from streamapp.saga.operations import CancelTask
-from streamapp.storage.journal import WRITERS, writer_of
 from streamapp.storage.owners import raise_epoch
 from tests.storage.writes import (
     NOTHING,
@@ -125,20 +124,30 @@ async def test_of_claims_by_two_journals_at_once_one_wins(bench: Bench, database
     assert set((await counts(bench.pool)).values()) == {10}
 
 
-async def test_a_batch_is_one_transaction_of_each_writer(bench: Bench) -> None:
+async def test_a_batch_is_one_transaction(bench: Bench) -> None:
     await asyncio.gather(
         *(bench.journal.write(claim(bench.epoch, state_of(f"p-{n}"))) for n in range(20))
     )
     assert set((await counts(bench.pool)).values()) == {20}
-    assert len(await transactions(bench.pool)) <= WRITERS
+    assert len(await transactions(bench.pool)) == 1
+
+
+async def test_the_writes_of_a_burst_are_shared_out(bench: Bench, database: str) -> None:
+    async with running_journal(database, journal_writers=2) as journal:
+        await asyncio.gather(
+            *(journal.write(claim(bench.epoch, state_of(f"p-{n}"))) for n in range(20))
+        )
+    assert set((await counts(bench.pool)).values()) == {20}
+    assert len(await transactions(bench.pool)) == 2
 
 
 async def test_a_batch_has_its_limit(database: str, bench: Bench) -> None:
-    names = [f"p-{n}" for n in range(40) if writer_of(f"p-{n}") == 0][:15]
     async with running_journal(database, journal_batch=5) as journal:
-        await asyncio.gather(*(journal.write(claim(bench.epoch, state_of(n))) for n in names))
-    assert set((await counts(bench.pool)).values()) == {15}
-    assert len(await transactions(bench.pool)) == 3
+        await asyncio.gather(
+            *(journal.write(claim(bench.epoch, state_of(f"p-{n}"))) for n in range(20))
+        )
+    assert set((await counts(bench.pool)).values()) == {20}
+    assert len(await transactions(bench.pool)) == 4
 
 
 # Later writes
@@ -302,7 +311,7 @@ async def test_a_fenced_write_leaves_its_neighbours_alone(bench: Bench) -> None:
     assert [type(result).__name__ for result in results] == ["Written", "Fenced", "Written"]
     assert set((await counts(bench.pool)).values()) == {2}
     assert set(await bench.tasks()) == {"task of p-0", "task of p-2"}
-    assert len(await transactions(bench.pool)) <= WRITERS
+    assert len(await transactions(bench.pool)) == 1
 
 
 @pytest.mark.parametrize("fenced", range(4))
