@@ -266,6 +266,7 @@ class ServiceSteps(ExternalExecutor):
 
     name = "service"
     service = "scripted"
+    key_honoured = True
     compensable = True
     max_call_time = 0.0
 
@@ -313,6 +314,7 @@ class MailSteps(ExternalExecutor):
 
     name = "mail"
     service = "mail"
+    key_honoured = False
 
     def __init__(self, service: Service) -> None:
         self._service = service
