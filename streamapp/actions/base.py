@@ -117,6 +117,9 @@ class ExternalExecutor(ABC):
     name: ClassVar[str]
     versions: ClassVar[frozenset[int]] = frozenset({1})
     service: ClassVar[str]  # name of its circuit
+    # Whether a repetition under the same key has no second effect. Has no default: an interrupted
+    # call is repeated, so whoever writes one has to know. False is for best effort alone.
+    key_honoured: ClassVar[bool]
     compensable: ClassVar[bool] = False
     max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more

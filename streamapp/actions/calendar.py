@@ -96,6 +96,7 @@ class CalendarEventExecutor(ExternalExecutor):
 
     name = "calendar_event"
     service = CALENDAR
+    key_honoured = True
     compensable = True
 
     def __init__(self, http: JsonClient, timeout: float | None = None) -> None:
@@ -141,6 +142,7 @@ class InviteExecutor(ExternalExecutor):
 
     name = "invite"
     service = EMAIL
+    key_honoured = True  # calendars take a second invitation of the same uid for the first
     compensable = True
     max_concurrent = MAX_CONNECTIONS
 

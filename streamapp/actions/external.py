@@ -65,6 +65,7 @@ class OrderService(ExternalExecutor):
 
     name = "order_service"
     service = ORDER
+    key_honoured = True
     compensable = True
 
     def __init__(self, http: JsonClient, timeout: float | None = None) -> None:
@@ -116,6 +117,7 @@ class EmailExecutor(ExternalExecutor):
 
     name = "email"
     service = EMAIL
+    key_honoured = False  # the same Message-ID, but most servers deliver it twice
     max_concurrent = MAX_CONNECTIONS
 
     def __init__(self, mailer: MailSender) -> None:
@@ -155,6 +157,7 @@ class SlackExecutor(ExternalExecutor):
 
     name = "slack"
     service = SLACK
+    key_honoured = False  # the key stands in the text, for people to see
     max_concurrent = slack.MAX_CONNECTIONS
 
     def __init__(self, sender: SlackSender) -> None:

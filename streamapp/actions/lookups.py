@@ -55,6 +55,7 @@ class LookUpExecutor(ExternalExecutor):
     """Asks one service. It changes nothing there, so there is nothing to undo."""
 
     service: ClassVar[str]
+    key_honoured = True  # a question has no effect to be doubled
 
     def __init__(self, http: JsonClient) -> None:
         self._http = http

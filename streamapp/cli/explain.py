@@ -12,20 +12,14 @@ from typing import Any, BinaryIO
 
 import click
 
-from streamapp.actions.base import Capabilities
-from streamapp.actions.capabilities import capabilities
-from streamapp.actions.defaults import default_actions
-from streamapp.actions.nothing_called import no_calls
-from streamapp.actions.planner import make_plan, plan_for_error
-from streamapp.actions.registry import ActionRegistry
-from streamapp.intents.base import Thresholds
-from streamapp.intents.registry import Registry, default_registry
+from streamapp.actions.planner import plan_for_error
+from streamapp.cli.running import load_settings, planner
 from streamapp.observability.masking import mask
 from streamapp.pipeline import json_document
 from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Reason, Record
 from streamapp.saga.model import Plan
-from streamapp.settings import PREFIX, Settings, SettingsError, load
+from streamapp.settings import PREFIX, Settings
 
 PLAN = "plan"
 DEAD_LETTER = "dead_letter"
@@ -66,10 +60,7 @@ class Explainer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._thresholds = Thresholds(settings.confidence_minimum, settings.confidence_high)
-        self._capabilities: Capabilities = capabilities(settings)
-        self._intents: Registry = default_registry()
-        self._actions: ActionRegistry = default_actions(no_calls())
+        self._planner = planner(settings)
 
     def explain(self, line: int, value: bytes) -> Explanation:
         """Explain one record value; its key is taken to be the payload's ``lead_id``."""
@@ -102,22 +93,7 @@ class Explainer:
     def _result(self, line: int, result: AIResult) -> Explanation:
         allowed = self._settings.suggested_actions
         message = result.message(result.tenant_id or "")
-        routed = self._intents.route(
-            message,
-            self._thresholds,
-            suggested=result.suggested_actions if allowed else (),
-            known_actions=self._actions.names,
-        )
-        plan = make_plan(
-            message,
-            routed.handler,
-            routed.decision,
-            run=0,
-            registry=self._actions,
-            capabilities=self._capabilities,
-            thresholds=self._thresholds,
-            suggested=routed.suggested,
-        )
+        plan, routed = self._planner.plan(message, result.suggested_actions)
         why = list(routed.decision.why)
         if result.suggested_actions and not allowed:
             why.append(f"suggestions of the AI are not used: {PREFIX}SUGGESTED_ACTIONS is off")
@@ -226,11 +202,7 @@ def explain(file: str, as_json: bool) -> None:
     and neither broker nor database is needed. The text view hides phone numbers and e-mail
     addresses; --json does not.
     """
-    try:
-        settings = load()
-    except SettingsError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
+    settings = load_settings()
     explainer = Explainer(settings)
     try:
         with _open(file) as stream:

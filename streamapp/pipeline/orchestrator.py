@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from streamapp.actions.base import Capabilities
-from streamapp.actions.planner import AI_ERROR, make_plan, plan_for_error
+from streamapp.actions.planner import AI_ERROR, plan_for_error
 from streamapp.actions.registry import ActionRegistry
 from streamapp.intents.base import Thresholds
 from streamapp.intents.registry import Registry
@@ -25,6 +25,7 @@ from streamapp.pipeline.dead_letter import (
 )
 from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Outcome, Reason, Record
+from streamapp.pipeline.planning import Planner
 from streamapp.pipeline.ports import DeadLetterSink, PipelineObserver, Seen, Tenants
 from streamapp.pipeline.redrive import Redrive, redrive_of
 from streamapp.saga.executor import SagaExecutor
@@ -80,8 +81,13 @@ class Pipeline:
         observer: PipelineObserver,
     ) -> None:
         self._config = config
-        self._intents = intents
-        self._actions = actions
+        self._planner = Planner(
+            intents,
+            actions,
+            thresholds=config.thresholds,
+            capabilities=config.capabilities,
+            suggested_actions=config.suggested_actions,
+        )
         self._sagas = sagas
         self._seen = seen
         self._tenants = tenants
@@ -170,7 +176,7 @@ class Pipeline:
         milliseconds = result.processing_time_ms
         self._observer.understood(message, None if milliseconds is None else milliseconds / 1000)
         try:
-            plan = self._plan(message, result.suggested_actions, run)
+            plan, _ = self._planner.plan(message, result.suggested_actions, run)
         except Exception as error:
             self._observer.defect("handler", error)
             return await self._dead_letter(
@@ -213,25 +219,6 @@ class Pipeline:
             known = None
         self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
         return known
-
-    def _plan(self, message: Message, suggested: tuple[str, ...], run: int) -> Plan:
-        config = self._config
-        routed = self._intents.route(
-            message,
-            config.thresholds,
-            suggested=suggested if config.suggested_actions else (),
-            known_actions=self._actions.names,
-        )
-        return make_plan(
-            message,
-            routed.handler,
-            routed.decision,
-            run=run,
-            registry=self._actions,
-            capabilities=config.capabilities,
-            thresholds=config.thresholds,
-            suggested=routed.suggested,
-        )
 
     async def _saga(
         self,
