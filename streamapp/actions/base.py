@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
+from streamapp.actions.topics import LANGUAGE
 from streamapp.saga.model import Message, Step
 from streamapp.saga.operations import Operation
 
@@ -34,6 +35,15 @@ class Capabilities:
     slack_teams: Container[str] = frozenset()  # teams that have a channel
     texts: Mapping[str, str] = field(default_factory=dict)  # topic -> what customers are told
     timezone: str = "UTC"  # of the times that customers name
+    # What the business itself says, topic -> language -> text, which may be a template; it goes
+    # before ``texts``. ``language`` is what it speaks with whom it knows no better.
+    templates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    language: str = LANGUAGE
+    about: Mapping[str, Any] = field(default_factory=dict)  # the business, as templates see it
+    team_names: Mapping[str, str] = field(default_factory=dict)  # as tasks are assigned
+    switched_off: frozenset[str] = frozenset()  # actions that are not done
+    apologises: bool = True  # to whom it was undone for
+    suggested_response: bool = False  # whether the AI's may be used
 
 
 @dataclass(frozen=True, slots=True)

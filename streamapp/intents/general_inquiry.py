@@ -134,6 +134,7 @@ class GeneralInquiryHandler(IntentHandler):
             },
             # True whatever becomes of the rest: a follow-up is always scheduled.
             reply="Thank you for your message. Our team will follow up with you.",
+            generic=True,
             why=tuple(why),
         )
 

@@ -42,6 +42,7 @@ class UnknownHandler(IntentHandler):
                 "Thank you for your message. A member of our team will read it and "
                 "get back to you soon."
             ),
+            generic=True,
             why=tuple(why),
         )
 

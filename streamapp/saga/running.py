@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from streamapp.actions.base import Executor, ExternalExecutor, OwnExecutor
+from streamapp.actions.registry import REPLY
+from streamapp.actions.topics import APOLOGY
+from streamapp.actions.wording import fill_in, warn
 from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.attempts import Attempts, Failure
-from streamapp.saga.ids import Direction
+from streamapp.saga.ids import Direction, row_id
 from streamapp.saga.letters import was_dead_lettered
 from streamapp.saga.model import (
     PLAN_VERSION,
@@ -258,9 +261,25 @@ class Running:
                 )
                 return
         self.passage.stage_status(SagaStatus.COMPENSATED, processing="failed")
+        self._apologise()
         self._stage_letter(self.state.reason or Reason.HANDLER_ERROR, self.state.error or "")
         self._tell_end(SagaStatus.COMPENSATED)
         await self.passage.flush()
+
+    def _apologise(self) -> None:
+        """Tell the customer that it came to nothing, in the commit that says so: once a message,
+        however often it is sent again."""
+        apology, state = self.state.plan.apology, self.state
+        if apology is None:
+            return
+        context = self.passage.context(state.plan.steps[-1])
+        text, error = fill_in(apology, context)
+        if error is not None:
+            warn(APOLOGY, context, error)
+            self.passage.after(lambda: self.observer.text_failed(APOLOGY))
+        message_id = row_id("message", state.message.processing_id, state.run, REPLY, APOLOGY)
+        self.passage.stage_record(self._outbound(SendMessage(message_id, state.message.reply_to, text)))
+        self.passage.after(self.observer.responded)
 
     async def _undo_own(self, step: Step, executor: OwnExecutor) -> Failure | None:
         row = _own_row(step, "compensate", None)

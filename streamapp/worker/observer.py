@@ -26,6 +26,7 @@ class Observer:
         self.attempt_failed = metrics.attempt_failed
         self.compensation_finished = metrics.compensation_finished
         self.lead_changed = metrics.lead_changed
+        self.text_failed = metrics.text_failed
 
     def delivered(self, outcome: Outcome, source: str, seconds: float) -> None:
         self._metrics.delivered(outcome, source, seconds)
