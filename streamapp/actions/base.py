@@ -130,6 +130,16 @@ class ExternalExecutor(ABC):
     max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more
 
+    async def ready(self, message: Message) -> bool:
+        """Whether there is what a call for this message needs. Asked before every attempt, and may
+        wait; without it the step waits for a worker that has it."""
+        return True
+
+    def circuit(self, message: Message) -> str:
+        """Name of the circuit of a call for this message, of what ``ready`` found. There are few:
+        the service's, and those of businesses that have such a service of their own."""
+        return self.service
+
     @abstractmethod
     def request(self, context: StepContext) -> bytes:
         """The request's bytes, stored with STARTED and repeated as they are."""

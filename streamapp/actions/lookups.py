@@ -14,14 +14,13 @@ import orjson
 
 from streamapp.actions.base import (
     CallContext,
-    ExternalExecutor,
     PlanningContext,
     StepContext,
     StepDraft,
 )
 from streamapp.actions.capabilities import CALENDAR, INVENTORY, ORDER, PRICING
-from streamapp.actions.clients import JsonClient
 from streamapp.actions.external import about_message, encode
+from streamapp.actions.http_executor import HttpExecutor
 from streamapp.actions.kinds import HumanTask
 from streamapp.intents.entities import amount, lookup
 from streamapp.services.errors import Rejected
@@ -51,13 +50,10 @@ class LookUp:
         return [StepDraft(f"{service}_lookup", "", fields, required=False)]
 
 
-class LookUpExecutor(ExternalExecutor):
+class LookUpExecutor(HttpExecutor):
     """Asks one service. It changes nothing there, so there is nothing to undo."""
 
     service: ClassVar[str]
-
-    def __init__(self, http: JsonClient) -> None:
-        self._http = http
 
     def request(self, context: StepContext) -> bytes:
         entities = context.message.entities
@@ -71,7 +67,7 @@ class LookUpExecutor(ExternalExecutor):
         """The answer. Raises ``Rejected`` for one that is too long to be kept."""
         path = f"/lookups/{context.step.step.action}"
         try:
-            answer = await self._http.post(path, request, key=context.key)
+            answer = await self.client(context).post(path, request, key=context.key)
         except HttpRejected as error:
             if error.status == _NOT_FOUND:
                 return {"found": False}

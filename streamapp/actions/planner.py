@@ -56,9 +56,7 @@ def make_plan(
         for action in sorted(actions, key=registry.phase)  # stable: otherwise as emitted
         for draft in registry.expand(action, context)
     ]
-    chosen = opening(
-        message, handler_name, decision, capabilities, thresholds, suggested_response
-    )
+    chosen = opening(message, handler_name, decision, capabilities, thresholds, suggested_response)
     promise = decision.promise if _somebody_has_to_send(drafts, registry) else None
     contents = [n for n, (_, draft) in enumerate(drafts) if draft.executor == CONTENT]
     begins = " ".join(part for part in (chosen.text, promise) if part)

@@ -36,9 +36,7 @@ def in_language(texts: Mapping[str, str], wanted: tuple[str, ...]) -> str | None
 
 def own_text(topic: str, message: Message, capabilities: Capabilities) -> str | None:
     """What the business itself says of a topic, be it a template."""
-    return in_language(
-        capabilities.templates.get(topic, {}), languages(message, capabilities)
-    )
+    return in_language(capabilities.templates.get(topic, {}), languages(message, capabilities))
 
 
 def apology(message: Message, capabilities: Capabilities) -> dict[str, Any] | None:

@@ -10,10 +10,18 @@ from pydantic import SecretStr
 
 from streamapp.actions.base import Capabilities
 from streamapp.actions.capabilities import SLACK
-from streamapp.businesses.model import DAYS, BusinessSettings, Service
+from streamapp.businesses.model import DAYS, BusinessSettings
 from streamapp.service_settings import TEAMS
 
 BUSINESS_HOURS = "business_hours"  # the topic that working hours are a text for
+
+
+@dataclass(frozen=True, slots=True)
+class OwnService:
+    """Where a service of the business's own is."""
+
+    url: str
+    token: SecretStr | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +30,14 @@ class Business:
     looked up here when something is sent."""
 
     capabilities: Capabilities
-    services: Mapping[str, Service] = field(default_factory=dict)
+    services: Mapping[str, OwnService] = field(default_factory=dict)
     webhooks: Mapping[str, SecretStr] = field(default_factory=dict)  # by team
 
 
 def business_of(settings: BusinessSettings, defaults: Capabilities) -> Business:
     """The business with these settings; what it does not set is as in ``defaults``."""
     webhooks = _webhooks(settings)
-    services = set(defaults.services) | set(settings.services)
+    services = {*defaults.services, *settings.services}
     if webhooks:
         services.add(SLACK)
     emails = {team: channel.email for team, channel in settings.channels.items() if channel.email}
@@ -55,7 +63,10 @@ def business_of(settings: BusinessSettings, defaults: Capabilities) -> Business:
             apologises=settings.apology,
             suggested_response=defaults.suggested_response if allowed is None else allowed,
         ),
-        services=settings.services,
+        services={
+            name: OwnService(service.url, service.token)
+            for name, service in settings.services.items()
+        },
         webhooks=webhooks,
     )
 

@@ -36,7 +36,9 @@ ASSIGNEES: Final = frozenset({*TEAMS, "order_processing_team", "technical_team"}
 DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 _language = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*").fullmatch
-_hours = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)").fullmatch
+_hours = re.compile(
+    r"([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)"
+).fullmatch
 _address = re.compile(r"[^\s@<>,;\x00-\x1f\x7f]+@[^\s@<>,;\x00-\x1f\x7f]+").fullmatch
 
 
@@ -104,6 +106,8 @@ def _is_webhook(value: SecretStr) -> SecretStr:
 
 def _is_token(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
+    if text == MASK:
+        raise ValueError("is masked, and nothing is stored that could be kept")
     if not (1 <= len(text) <= 4096 and text.isascii() and text.isprintable()):
         raise ValueError("must be 1 to 4096 printable ASCII characters")
     return value
@@ -276,5 +280,3 @@ def with_secrets_of(document: Any, stored: Any) -> Any:
         known = stored if isinstance(stored, dict) else {}
         return {name: with_secrets_of(item, known.get(name)) for name, item in document.items()}
     return stored if document == MASK and isinstance(stored, str) else document
-
-

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _DATABASE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
 
 
-class _Name(click.ParamType):
+class Name(click.ParamType):
     """A text of 1 to 256 characters that can be shown."""
 
     name = "name"
@@ -54,7 +54,7 @@ by_option = click.option(
     "actor",
     default=_user,
     show_default="the user of the operating system",
-    type=_Name(),
+    type=Name(),
     help="Who asks for it, for the audit log.",
 )
 

@@ -25,7 +25,7 @@ from streamapp.pipeline.dead_letter import (
 )
 from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Outcome, Reason, Record
-from streamapp.pipeline.ports import DeadLetterSink, PipelineObserver, Seen, Tenants
+from streamapp.pipeline.ports import Businesses, DeadLetterSink, PipelineObserver, Seen, Tenants
 from streamapp.pipeline.redrive import Redrive, redrive_of
 from streamapp.saga.executor import SagaExecutor
 from streamapp.saga.letters import first_source
@@ -59,7 +59,6 @@ class PipelineConfig:
     consumer_group: str
     max_payload_bytes: int
     thresholds: Thresholds
-    capabilities: Capabilities
     suggested_actions: bool
 
 
@@ -75,6 +74,7 @@ class Pipeline:
         sagas: SagaExecutor,
         seen: Seen,
         tenants: Tenants,
+        businesses: Businesses,
         dead_letters: DeadLetterSink,
         observer: PipelineObserver,
     ) -> None:
@@ -84,6 +84,7 @@ class Pipeline:
         self._sagas = sagas
         self._seen = seen
         self._tenants = tenants
+        self._businesses = businesses
         self._dead_letters = dead_letters
         self._observer = observer
         self.active = 0  # passages begun and not ended: in flight
@@ -168,8 +169,9 @@ class Pipeline:
         message = result.message(tenant_id)
         milliseconds = result.processing_time_ms
         self._observer.understood(message, None if milliseconds is None else milliseconds / 1000)
+        business = await self._businesses.find(result.business_id)
         try:
-            plan = self._plan(message, result.suggested_actions, run)
+            plan = self._plan(message, result, business.capabilities, run)
         except Exception as error:
             self._observer.defect("handler", error)
             return await self._dead_letter(
@@ -213,12 +215,14 @@ class Pipeline:
         self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
         return known
 
-    def _plan(self, message: Message, suggested: tuple[str, ...], run: int) -> Plan:
+    def _plan(
+        self, message: Message, result: AIResult, capabilities: Capabilities, run: int
+    ) -> Plan:
         config = self._config
         routed = self._intents.route(
             message,
             config.thresholds,
-            suggested=suggested if config.suggested_actions else (),
+            suggested=result.suggested_actions if config.suggested_actions else (),
             known_actions=self._actions.names,
         )
         return make_plan(
@@ -227,9 +231,10 @@ class Pipeline:
             routed.decision,
             run=run,
             registry=self._actions,
-            capabilities=config.capabilities,
+            capabilities=capabilities,
             thresholds=config.thresholds,
             suggested=routed.suggested,
+            suggested_response=result.suggested_response,
         )
 
     async def _saga(
