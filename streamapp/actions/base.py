@@ -107,6 +107,10 @@ class OwnExecutor(ABC):
     name: ClassVar[str]
     versions: ClassVar[frozenset[int]] = frozenset({1})
 
+    def describe(self, context: StepContext) -> str:
+        """What the step does, in a few words for people."""
+        return f"our own database: {self.name}"
+
     @abstractmethod
     def operations(self, context: StepContext) -> Sequence[Operation]:
         """The rows of this step. Pure: called again it gives the same."""
@@ -129,6 +133,10 @@ class ExternalExecutor(ABC):
     compensable: ClassVar[bool] = False
     max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more
+
+    def describe(self, context: StepContext) -> str:
+        """What the step would call, in a few words for people."""
+        return f"a call to {self.service}"
 
     async def ready(self, message: Message) -> bool:
         """Whether there is what a call for this message needs. Asked before every attempt, and may

@@ -96,6 +96,9 @@ class CalendarEventExecutor(HttpExecutor):
     service = CALENDAR
     compensable = True
 
+    def describe(self, context: StepContext) -> str:
+        return f"POST {self.service} /events, {context.step.params['starts_at'] or 'time not read'}"
+
     def request(self, context: StepContext) -> bytes:
         entities = context.message.entities
         wish = {name: lookup(entities, name) for name in _WISH}
@@ -138,6 +141,9 @@ class InviteExecutor(ExternalExecutor):
     service = EMAIL
     compensable = True
     max_concurrent = MAX_CONNECTIONS
+
+    def describe(self, context: StepContext) -> str:
+        return f"e-mail with an invitation to {context.step.params['to']}"
 
     def __init__(self, mailer: MailSender, mail_from: str, timeout: float | None = None) -> None:
         self._mailer = mailer

@@ -52,6 +52,10 @@ class ContentExecutor(OwnExecutor):
     def __init__(self, failed: TextFailed | None = None) -> None:
         self._failed = failed
 
+    def describe(self, context: StepContext) -> str:
+        kind = "the template" if "template" in context.step.params else "the text"
+        return f"{kind} of {context.step.params['topic']}, for the reply"
+
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
         if "task" not in params or fill_in(params, context)[1] is None:

@@ -38,6 +38,12 @@ def _subject(context: StepContext) -> dict[str, Any]:
     return {"intent": context.message.intent, "entities": context.message.entities}
 
 
+def _described(task: Mapping[str, Any]) -> str:
+    due = task["due_in"]
+    within = "" if due is None else f", due in {due / 3600:g} h"
+    return f"task {task['task_type']} for {task['assigned_to_id']}, {task['priority']}{within}"
+
+
 def task_operations(params: Mapping[str, Any], context: StepContext) -> list[Operation]:
     """The rows of a task, as ``kinds`` describes it."""
     own_id = task_id(context)
@@ -75,6 +81,9 @@ class TaskExecutor(OwnExecutor):
 
     name = "task"
 
+    def describe(self, context: StepContext) -> str:
+        return _described(context.step.params)
+
     def operations(self, context: StepContext) -> Sequence[Operation]:
         return task_operations(context.step.params, context)
 
@@ -87,6 +96,10 @@ class ReviewExecutor(OwnExecutor):
     where the lead is known, and cancelling the task."""
 
     name = "review"
+
+    def describe(self, context: StepContext) -> str:
+        params = context.step.params
+        return f"lead to {params['status']}; {_described(params['task'])}"
 
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
@@ -105,6 +118,9 @@ class PriorityExecutor(OwnExecutor):
 
     name = "priority"
 
+    def describe(self, context: StepContext) -> str:
+        return f"all tasks to {context.step.params['priority']}"
+
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
         return (RaisePriority(params["priority"], params["due_within"]),)
@@ -115,6 +131,9 @@ class ActivityExecutor(OwnExecutor):
     tells of intent and entities as those of tasks do."""
 
     name = "activity"
+
+    def describe(self, context: StepContext) -> str:
+        return f"lead's history: {context.step.params['activity_type']}"
 
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
@@ -141,6 +160,10 @@ class ReplyExecutor(OwnExecutor):
 
     name = "reply"
     versions: ClassVar[frozenset[int]] = frozenset({1, 2})
+
+    def describe(self, context: StepContext) -> str:
+        to = context.step.params["to"]
+        return f"message to {to}" if to else "message to the customer, whose number is not known"
 
     def __init__(self, failed: TextFailed | None = None) -> None:
         self._failed = failed

@@ -65,6 +65,9 @@ class OrderService(HttpExecutor):
     service = ORDER
     compensable = True
 
+    def describe(self, context: StepContext) -> str:
+        return f"POST {self.service} /orders"
+
     def request(self, context: StepContext) -> bytes:
         params = context.step.params
         return encode(
@@ -111,6 +114,9 @@ class EmailExecutor(ExternalExecutor):
     service = EMAIL
     max_concurrent = MAX_CONNECTIONS
 
+    def describe(self, context: StepContext) -> str:
+        return f"e-mail to {context.step.params['to']}"
+
     def __init__(self, mailer: MailSender) -> None:
         self._mailer = mailer
 
@@ -149,6 +155,9 @@ class SlackExecutor(ExternalExecutor):
     name = "slack"
     service = SLACK
     max_concurrent = slack.MAX_CONNECTIONS
+
+    def describe(self, context: StepContext) -> str:
+        return f"Slack, channel of {context.step.params['team']}"
 
     def __init__(self, sender: SlackSender, own: OwnServices | None = None) -> None:
         self._sender = sender

@@ -55,6 +55,9 @@ class LookUpExecutor(HttpExecutor):
 
     service: ClassVar[str]
 
+    def describe(self, context: StepContext) -> str:
+        return f"POST {self.service} /lookups/{context.step.action}"
+
     def request(self, context: StepContext) -> bytes:
         entities = context.message.entities
         question = {

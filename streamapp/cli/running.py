@@ -20,7 +20,7 @@ from streamapp.storage.queries import Queries
 
 T = TypeVar("T")
 
-_DATABASE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
+UNREACHABLE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
 
 
 class Name(click.ParamType):
@@ -100,7 +100,7 @@ async def with_pool(settings: Settings, work: Callable[[Pool], Awaitable[T]]) ->
             return await work(pool)
         finally:
             pool.terminate()
-    except _DATABASE as error:
+    except UNREACHABLE as error:
         raise Failed(unreachable_database(error)) from None
 
 
