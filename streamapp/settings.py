@@ -129,6 +129,13 @@ class Settings(ServiceSettings):
     confidence_minimum: Ratio = Field(0.5, description="below it the UNKNOWN handler takes over")
     confidence_high: Ratio = Field(0.8, description="above it handlers act without asking back")
     suggested_actions: bool = Field(False, description="append the AI's suggested actions")
+    suggested_response: bool = Field(
+        False, description="let the AI's own reply be used where no text of ours fits better"
+    )
+    business_refresh: Seconds = Field(
+        2.0, description="after it a business's own settings are looked up anew"
+    )
+    business_cache: Count = Field(1000, description="businesses whose settings are kept")
     businesses: Names = Field(
         (), description="business ids shown as metric labels (comma-separated); others: `other`"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0005_purging"
-down_revision = "0002_redrive"
+down_revision = "0004_business_settings"
 
 STATEMENTS: list[str] = [
     "create index outbox_published on outbox (published_at) where published_at is not null",

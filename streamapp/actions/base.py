@@ -12,6 +12,7 @@ from dataclasses import field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
+from streamapp.actions.topics import LANGUAGE
 from streamapp.saga.model import Message, Step
 from streamapp.saga.operations import Operation
 from streamapp.values import value
@@ -35,6 +36,15 @@ class Capabilities:
     slack_teams: Container[str] = frozenset()  # teams that have a channel
     texts: Mapping[str, str] = field(default_factory=dict)  # topic -> what customers are told
     timezone: str = "UTC"  # of the times that customers name
+    # What the business itself says, topic -> language -> text, which may be a template; it goes
+    # before ``texts``. ``language`` is what it speaks with whom it knows no better.
+    templates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    language: str = LANGUAGE
+    about: Mapping[str, Any] = field(default_factory=dict)  # the business, as templates see it
+    team_names: Mapping[str, str] = field(default_factory=dict)  # as tasks are assigned
+    switched_off: frozenset[str] = frozenset()  # actions that are not done
+    apologises: bool = True  # to whom it was undone for
+    suggested_response: bool = False  # whether the AI's may be used
 
 
 @value
@@ -98,6 +108,10 @@ class OwnExecutor(ABC):
     name: ClassVar[str]
     versions: ClassVar[frozenset[int]] = frozenset({1})
 
+    def describe(self, context: StepContext) -> str:
+        """What the step does, in a few words for people."""
+        return f"our own database: {self.name}"
+
     @abstractmethod
     def operations(self, context: StepContext) -> Sequence[Operation]:
         """The rows of this step. Pure: called again it gives the same."""
@@ -123,6 +137,20 @@ class ExternalExecutor(ABC):
     compensable: ClassVar[bool] = False
     max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more
+
+    def describe(self, context: StepContext) -> str:
+        """What the step would call, in a few words for people."""
+        return f"a call to {self.service}"
+
+    async def ready(self, message: Message) -> bool:
+        """Whether there is what a call for this message needs. Asked before every attempt, and may
+        wait; without it the step waits for a worker that has it."""
+        return True
+
+    def circuit(self, message: Message) -> str:
+        """Name of the circuit of a call for this message, of what ``ready`` found. There are few:
+        the service's, and those of businesses that have such a service of their own."""
+        return self.service
 
     @abstractmethod
     def request(self, context: StepContext) -> bytes:

@@ -32,6 +32,7 @@ class Decision:
     reply: str | None = None
     why: tuple[str, ...] = ()  # for people: what led to the actions beyond the fixed ones
     promise: str | None = None
+    generic: bool = False  # the reply says nothing of what was asked: another may fit better
 
 
 class IntentHandler(ABC):

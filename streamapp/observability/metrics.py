@@ -13,6 +13,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from streamapp.actions.topics import APOLOGY, TOPICS, reply_topic
 from streamapp.pipeline.outcomes import Outcome, Reason
 from streamapp.resilience.circuit_breaker import CallKind, CircuitState
 from streamapp.saga.model import Message
@@ -86,6 +87,7 @@ class Metrics:
         self._circuits = frozenset(circuits)
         self._businesses = frozenset(businesses)
         self._intents = frozenset(intents)
+        self._topics = frozenset({*TOPICS, APOLOGY, *map(reply_topic, self._intents)})
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, namespace=PREFIX, registry=registry)
@@ -158,6 +160,9 @@ class Metrics:
             "lead_state_changes", "Changes of leads' statuses.", "from_state", "to_state"
         )
         self.responses = counter("responses", "Replies to customers.", "channel", "status")
+        self.texts_failed = counter(
+            "texts_failed", "Templates of businesses that failed: the plain text was used.", "topic"
+        )
         self.in_flight = gauge("in_flight_messages", "Deliveries taken in that have no outcome.")
         self.lanes = gauge("lanes_active", "Leads with work under way or waiting.")
         self.lag = gauge(
@@ -292,6 +297,10 @@ class Metrics:
     def responded(self, channel: str = "whatsapp", status: str = "queued") -> None:
         """A reply is durable (``queued``), ``sent`` or ``failed``."""
         self._responses(known(channel, CHANNELS), known(status, ("queued", "sent", "failed"))).inc()
+
+    def text_failed(self, topic: str) -> None:
+        """A template of a business failed, and the plain text was used."""
+        self.texts_failed.labels(known(topic, self._topics)).inc()
 
     # Circuits, dead letters, outages
 

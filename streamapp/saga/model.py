@@ -111,6 +111,7 @@ class Plan:
     metadata: dict[str, Any]
     reply: str | None
     version: int = PLAN_VERSION
+    apology: dict[str, Any] | None = None  # what the customer is told if all of it is undone
 
 
 @dataclass(slots=True)

@@ -29,5 +29,8 @@ class SagaObserver(Protocol):
     def dead_lettered(self, reason: str) -> None:
         """A dead letter is durable (as an outbox row of the saga)."""
 
+    def text_failed(self, topic: str) -> None:
+        """A template of a business failed, and the plain text was used."""
+
     def responded(self) -> None:
         """A reply to the customer is durable."""

@@ -38,6 +38,9 @@ class Observer:
     def dead_lettered(self, reason: str) -> None:
         self.events.append(("letter", str(reason)))
 
+    def text_failed(self, topic: str) -> None:
+        self.events.append(("text failed", topic))
+
     def responded(self) -> None:
         self.events.append(("responded",))
 
