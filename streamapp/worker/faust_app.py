@@ -20,6 +20,7 @@ from streamapp.settings import Settings
 from streamapp.worker.eager import eager
 from streamapp.worker.garbage import settle
 from streamapp.worker.polls import Polls
+from streamapp.worker.restore import Restore
 
 log = logging.getLogger("streamapp.worker")
 
@@ -74,6 +75,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.polls = Polls()
+        self.restore = Restore(self)
         self.queues: dict[str, Any] = {}  # by topic: the records that wait for its agent
 
     async def on_first_start(self) -> None:
@@ -90,12 +92,15 @@ class StreamApp(faust.App):  # type: ignore[misc]
         settle()
 
     def _watch_polls(self) -> None:
-        """What was polled is handed to the agents before the next poll begins."""
+        """What was polled is handed to the agents before the next poll begins; records of
+        changelogs go into their tables."""
         poll = self.consumer._wait_next_records
 
         async def watched(timeout: float) -> Any:
             self.polls.count += 1
+            generation = self.consumer_generation_id
             records, active = await poll(timeout)
+            records = await self.restore.take(records, generation)
             self.polls.note(records)
             return records, active
 
