@@ -176,6 +176,11 @@ class Metrics:
             "Partitions of the local table that were damaged and begun anew, or unusable.",
             "kind",
         )
+        self.unrestored = gauge(
+            "table_restore_remaining",
+            "Records of the local table's changelog that are still to be restored; work begins "
+            "after them.",
+        )
         self.outbox_backlog = gauge("outbox_backlog", "Outbox rows not published yet.")
         self.orphaned_sagas = counter(
             "orphaned_sagas", "Running sagas whose record lies below the committed offset."

@@ -29,6 +29,7 @@ class Gauges:
         # Asked when they are read: what is in flight has to add up with the counters.
         runtime.metrics.in_flight.set_function(lambda: pipeline.active)
         runtime.metrics.lanes.set_function(lambda: len(runtime.lanes))
+        runtime.metrics.unrestored.set_function(lambda: runtime.membership.unrestored)
 
     def refresh(self) -> None:
         """Those that cost nothing."""

@@ -173,6 +173,12 @@ class Membership:
         return self.generation > 0 and not self._app.rebalancing
 
     @property
+    def unrestored(self) -> int:
+        """Changelog records that are still to be restored before work begins."""
+        remaining: int = self._app.restore.remaining
+        return remaining
+
+    @property
     def restored(self) -> bool:
         """Whether the tables hold all that their changelogs say."""
         return not self._app.tables.recovery.in_recovery

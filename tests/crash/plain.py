@@ -90,6 +90,7 @@ class PlainMembership:
     generation = 1
     assigned = True
     restored = True
+    unrestored = 0
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
