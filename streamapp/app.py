@@ -31,6 +31,7 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         topic_replication_factor=settings.topic_replication,
         topic_allow_declare=settings.declare_topics,
         topic_disable_leader=True,
+        table_standby_replicas=settings.standby_replicas,
         stream_wait_empty=False,
         stream_buffer_maxsize=4096,
         broker_session_timeout=settings.session_timeout,

@@ -106,8 +106,14 @@ class Settings(ServiceSettings):
         86_400.0, description="a repetition within it is recognised; keep it above the retention"
     )
     dedup_buckets: int = Field(3, ge=1, le=24, description="time buckets that cover the window")
-    dedup_cache: Count = Field(
-        64 * 1024 * 1024, description="bytes of RocksDB block cache for each partition"
+    standby_replicas: Annotated[int, Field(ge=0, le=10)] = Field(
+        1,
+        description="other workers that keep a copy of each partition's table, so that one of them "
+        "takes over without a restore; each copy costs its disk and the changelog's traffic",
+    )
+    dedup_memory: Count = Field(
+        128 * 1024 * 1024,
+        description="bytes of RocksDB's blocks and write buffers, of all partitions together",
     )
 
     # Bounds

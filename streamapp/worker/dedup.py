@@ -23,7 +23,7 @@ from streamapp.worker.local_database import LocalDatabase, Trouble
 
 TABLE = "seen"
 BLOOM_BITS = 10  # a key; keeps a look-up of an id that is not there off the disk
-WRITE_BUFFER = 32 * 1024 * 1024  # bytes
+WRITE_BUFFER = 32 * 1024 * 1024  # bytes; less where many partitions share what there is
 
 
 def changelog_topic(consumer_group: str) -> str:
@@ -36,11 +36,17 @@ class _Options(RocksDBOptions):  # type: ignore[misc]
 
     rocksdict forgets table options (bloom filter, cache) of a database that exists already,
     unless they are given for its column family.
+
+    ``memory`` bounds the bytes of all databases together: of blocks that were read, and of write
+    buffers, which take up to half of it.
     """
 
-    def __init__(self, cache: int, report: Callable[[Trouble], None]) -> None:
+    def __init__(self, memory: int, report: Callable[[Trouble], None]) -> None:
         super().__init__()
-        self._cache = cache
+        self._cache = rocksdict.Cache(memory)
+        self._buffers = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
+            memory // 2, False, self._cache
+        )
         self._report = report
 
     def open(self, path: Path, *, read_only: bool = False) -> Any:
@@ -66,11 +72,12 @@ class _Options(RocksDBOptions):  # type: ignore[misc]
         options.set_max_open_files(256)
         options.set_write_buffer_size(WRITE_BUFFER)
         options.set_max_write_buffer_number(3)
+        options.set_write_buffer_manager(self._buffers)
         options.set_level_compaction_dynamic_level_bytes(True)
         options.set_compression_type(rocksdict.DBCompressionType.lz4())
         blocks = rocksdict.BlockBasedOptions()
         blocks.set_bloom_filter(BLOOM_BITS, block_based=False)
-        blocks.set_block_cache(rocksdict.Cache(self._cache))
+        blocks.set_block_cache(self._cache)
         blocks.set_format_version(5)
         options.set_block_based_table_factory(blocks)
         return options
@@ -86,7 +93,7 @@ class DedupTable:
         window: float,
         buckets: int,
         partitions: int,
-        cache: int,
+        memory: int,
         clock: Callable[[], float] = time.time,
         report: Callable[[Trouble], None] = lambda trouble: None,
     ) -> None:
@@ -105,7 +112,7 @@ class DedupTable:
                 "segment.ms": max(60_000, int(self._width * 1000)),
             },
         )
-        self._table.data.rocksdb_options = _Options(cache, report)
+        self._table.data.rocksdb_options = _Options(memory, report)
 
     def set_partitions(self, partitions: int) -> None:
         """Called before start, once the input topic's number of partitions is known: Faust

@@ -110,7 +110,7 @@ class Runtime:
             window=settings.dedup_window,
             buckets=settings.dedup_buckets,
             partitions=app.conf.topic_partitions,
-            cache=settings.dedup_cache,
+            memory=settings.dedup_memory,
             report=self.metrics.table_failed,
         )
         self.room = Room(

@@ -26,7 +26,13 @@ class Bench:
     """A table in ``directory`` whose clock is ``now``; ``changelog`` has what it sent."""
 
     def __init__(
-        self, directory: Path, *, now: float = NOON, window: float = WINDOW, buckets: int = BUCKETS
+        self,
+        directory: Path,
+        *,
+        now: float = NOON,
+        window: float = WINDOW,
+        buckets: int = BUCKETS,
+        memory: int = 1024 * 1024,
     ) -> None:
         self.now = now
         self.app = faust.App(
@@ -37,7 +43,7 @@ class Bench:
             window=window,
             buckets=buckets,
             partitions=4,
-            cache=1024 * 1024,
+            memory=memory,
             clock=lambda: self.now,
         )
         self.changelog: list[tuple[int, bytes, bytes]] = []

@@ -260,3 +260,20 @@ def test_the_changelog_is_shared_out_with_the_input_topic(bench: Bench) -> None:
 
 def test_how_long_a_bucket_is(bench: Bench) -> None:
     assert bench.table.width == WIDTH
+
+
+def test_all_partitions_share_one_bound_of_memory(tmp_path: Path) -> None:
+    memory = 16 * 1024 * 1024
+    bench = Bench(tmp_path, memory=memory)
+    options = bench.faust.data.rocksdb_options
+    written = largest = 0
+    for number in range(40):
+        for partition in range(4):
+            for key in range(500):
+                bench.database(partition).put(b"%d-%d" % (number, key), b"h" * 500)
+                written += 500
+        largest = max(largest, options._buffers.get_usage())
+        assert options._cache.get_usage() >= options._buffers.get_usage(), "part of the same bound"
+    assert written > 2 * memory
+    assert 0 < largest <= memory
+    bench.drop()
