@@ -168,7 +168,15 @@ class Settings(ServiceSettings):
     database_pool: Annotated[int, Field(ge=2, le=100)] = Field(
         5, description="connections for look-ups and views; the journal has its own"
     )
-    journal_batch: Count = Field(500, description="writes in one transaction of the journal")
+    journal_writers: Annotated[int, Field(ge=1, le=8)] = Field(
+        2,
+        description="connections that commit: while one waits for the server another is at work",
+    )
+    journal_batch: Count = Field(
+        100,
+        description="writes in one transaction of the journal; more of them hold the event loop up "
+        "while their rows are made",
+    )
     statement_timeout: Seconds = Field(5.0, description="limit of one statement of the journal")
     lock_timeout: Seconds = Field(1.0, description="limit of waiting for a row lock")
     outbox_interval: Seconds = Field(

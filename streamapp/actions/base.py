@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
 from streamapp.actions.topics import LANGUAGE
 from streamapp.saga.model import Message, Step
 from streamapp.saga.operations import Operation
+from streamapp.values import value
 
 
 class Phase(IntEnum):
@@ -26,7 +27,7 @@ class Phase(IntEnum):
     REPLY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capabilities:
     """What is configured when a plan is made: optional services, channels of teams, texts."""
 
@@ -46,7 +47,7 @@ class Capabilities:
     suggested_response: bool = False  # whether the AI's may be used
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlanningContext:
     """All that expanding an action may look at: same context, same steps."""
 
@@ -58,7 +59,7 @@ class PlanningContext:
     capabilities: Capabilities
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepDraft:
     """A step before it has its place in the plan."""
 
@@ -77,7 +78,7 @@ class ActionKind(Protocol):
     ) -> Sequence[StepDraft]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepContext:
     """What an executor may know when its step runs.
 
@@ -92,7 +93,7 @@ class StepContext:
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallContext:
     """What an external call may know besides its request."""
 
@@ -130,6 +131,9 @@ class ExternalExecutor(ABC):
     name: ClassVar[str]
     versions: ClassVar[frozenset[int]] = frozenset({1})
     service: ClassVar[str]  # name of its circuit
+    # Whether a repetition under the same key has no second effect. Has no default: an interrupted
+    # call is repeated, so whoever writes one has to know. False is for best effort alone.
+    key_honoured: ClassVar[bool]
     compensable: ClassVar[bool] = False
     max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more

@@ -94,6 +94,7 @@ class CalendarEventExecutor(HttpExecutor):
 
     name = "calendar_event"
     service = CALENDAR
+    key_honoured = True
     compensable = True
 
     def describe(self, context: StepContext) -> str:
@@ -139,6 +140,7 @@ class InviteExecutor(ExternalExecutor):
 
     name = "invite"
     service = EMAIL
+    key_honoured = True  # calendars take a second invitation of the same uid for the first
     compensable = True
     max_concurrent = MAX_CONNECTIONS
 

@@ -63,6 +63,7 @@ class OrderService(HttpExecutor):
 
     name = "order_service"
     service = ORDER
+    key_honoured = True
     compensable = True
 
     def describe(self, context: StepContext) -> str:
@@ -112,6 +113,7 @@ class EmailExecutor(ExternalExecutor):
 
     name = "email"
     service = EMAIL
+    key_honoured = False  # the same Message-ID, but most servers deliver it twice
     max_concurrent = MAX_CONNECTIONS
 
     def describe(self, context: StepContext) -> str:
@@ -154,6 +156,7 @@ class SlackExecutor(ExternalExecutor):
 
     name = "slack"
     service = SLACK
+    key_honoured = False  # the key stands in the text, for people to see
     max_concurrent = slack.MAX_CONNECTIONS
 
     def describe(self, context: StepContext) -> str:

@@ -54,6 +54,7 @@ class LookUpExecutor(HttpExecutor):
     """Asks one service. It changes nothing there, so there is nothing to undo."""
 
     service: ClassVar[str]
+    key_honoured = True  # a question has no effect to be doubled
 
     def describe(self, context: StepContext) -> str:
         return f"POST {self.service} /lookups/{context.step.action}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import Any
 
@@ -94,9 +95,15 @@ class ActionRegistry:
             raise Misuse(f"The name {REPLY!r} is kept for the reply to the customer.")
         if name in self._actions:
             raise Misuse(f"The action {name!r} is registered twice.")
+        if not isinstance(phase, Phase):
+            raise Misuse(f"The action {name!r} has no phase: {phase!r} is none.")
         for present in {frozenset[str](), self.services}:
             trial = _trial_context(name, present)
-            _check_drafts(name, kind.expand(name, params, trial), self._executors)
+            try:
+                drafts = kind.expand(name, params, trial)
+            except Exception as error:
+                raise Misuse(f"The action {name!r} cannot be planned: {error!r}.") from error
+            _check_drafts(name, drafts, self._executors)
         self._actions[name] = _Action(kind, params, phase)
 
     def trial(self, name: str, services: frozenset[str] = frozenset()) -> Sequence[StepDraft]:
@@ -141,6 +148,14 @@ def _check_external(executor: ExternalExecutor) -> None:
     kind = type(executor)
     if not getattr(executor, "service", ""):
         raise Misuse(f"The external executor {executor.name!r} names no service.")
+    if not isinstance(getattr(executor, "key_honoured", None), bool):
+        raise Misuse(
+            f"The external executor {executor.name!r} does not say whether its service honours "
+            "the idempotency key (key_honoured)."
+        )
+    for method in ("call", "compensate"):
+        if not iscoroutinefunction(getattr(executor, method)):
+            raise Misuse(f"{method} of the external executor {executor.name!r} must be async.")
     overrides = {
         name
         for name in ("compensation_request", "compensate")
@@ -169,6 +184,11 @@ def _check_drafts(
             raise Misuse(
                 f"The action {action!r} requires the external executor {draft.executor!r}, "
                 "which cannot be compensated."
+            )
+        if draft.required and isinstance(executor, ExternalExecutor) and not executor.key_honoured:
+            raise Misuse(
+                f"The action {action!r} requires the external executor {draft.executor!r}, "
+                "whose service does not honour the idempotency key: repeated, it acts twice."
             )
 
 

@@ -79,11 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _faust(arguments: list[str]) -> None:
+    from streamapp.extensions import ExtensionError
     from streamapp.settings import SettingsError
 
     try:
         from streamapp.app import app
-    except SettingsError as error:
+    except (SettingsError, ExtensionError) as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
     # Faust reads the arguments of the process.

@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from streamapp.actions.base import StepDraft
-from streamapp.actions.defaults import default_actions
-from streamapp.actions.nothing_called import no_calls
-from streamapp.cli.running import json_option, print_json, print_table
-from streamapp.intents.registry import REVIEW, default_registry
+from streamapp.cli.running import catalogue, json_option, print_json, print_table
+from streamapp.extensions import ACTIONS
+from streamapp.intents.registry import REVIEW
 
 
 @click.group()
@@ -28,7 +27,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ("action", "phase", "required", "alone", "with_services", "intents")
+    columns = ("action", "phase", "required", "alone", "with_services", "intents", "package")
     print_table(
         columns,
         [
@@ -47,7 +46,8 @@ def known_actions() -> list[dict[str, Any]]:
     ``alone`` and ``with_services`` name the executors of its steps, ``services`` those of them
     that are called.
     """
-    registry, intents = default_actions(no_calls()), default_registry()
+    known = catalogue()
+    registry, intents = known.actions, known.intents
     rows = []
     for name in sorted(registry.names, key=lambda name: (registry.phase(name), name)):
         alone, all_ = registry.trial(name), registry.trial(name, registry.services)
@@ -69,6 +69,7 @@ def known_actions() -> list[dict[str, Any]]:
                     for handler in intents.handlers
                     if name in handler.emits or name == REVIEW
                 ],
+                "package": known.package(ACTIONS, name),
             }
         )
     return rows

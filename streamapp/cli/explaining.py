@@ -11,16 +11,15 @@ from typing import Any
 from streamapp.actions.base import StepContext
 from streamapp.actions.capabilities import capabilities
 from streamapp.actions.contents import CONTENT
-from streamapp.actions.defaults import default_actions
-from streamapp.actions.nothing_called import no_calls
 from streamapp.actions.openings import opening
-from streamapp.actions.planner import make_plan, plan_for_error
-from streamapp.actions.registry import REPLY, ActionRegistry
+from streamapp.actions.planner import plan_for_error
+from streamapp.actions.registry import REPLY
 from streamapp.actions.texts import reply_text
 from streamapp.actions.wording import fill_in
 from streamapp.businesses.business import Business
+from streamapp.cli.running import catalogue, planner
 from streamapp.intents.base import Thresholds
-from streamapp.intents.registry import Registry, Routed, default_registry
+from streamapp.intents.registry import Routed
 from streamapp.pipeline import json_document
 from streamapp.pipeline.messages import ERROR, AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Reason, Record
@@ -76,8 +75,8 @@ class Explainer:
         self._settings = settings
         self._thresholds = Thresholds(settings.confidence_minimum, settings.confidence_high)
         self.defaults = Business(capabilities(settings))
-        self._intents: Registry = default_registry()
-        self._actions: ActionRegistry = default_actions(no_calls())
+        self._catalogue = catalogue()
+        self._planner = planner(settings, self._catalogue)
 
     def read(self, line: int, value: bytes) -> AIResult | AIError | InvalidPayload:
         """What one record value says; its key is taken to be the payload's ``lead_id``."""
@@ -116,21 +115,10 @@ class Explainer:
         business = known.business or self.defaults
         allowed = self._settings.suggested_actions
         message = result.message(known.tenant_id or result.tenant_id or "")
-        routed = self._intents.route(
+        plan, routed = self._planner.plan(
             message,
-            self._thresholds,
-            suggested=result.suggested_actions if allowed else (),
-            known_actions=self._actions.names,
-        )
-        plan = make_plan(
-            message,
-            routed.handler,
-            routed.decision,
-            run=0,
-            registry=self._actions,
-            capabilities=business.capabilities,
-            thresholds=self._thresholds,
-            suggested=routed.suggested,
+            business.capabilities,
+            suggested=result.suggested_actions,
             suggested_response=result.suggested_response,
         )
         why = list(routed.decision.why)
@@ -178,7 +166,7 @@ class Explainer:
     def _of_plan(self, line: int, plan: Plan, message: Message, why: list[str]) -> Explanation:
         calls = {}
         for step in plan.steps:
-            executor = self._actions.executor(step.executor, step.version)
+            executor = self._catalogue.actions.executor(step.executor, step.version)
             if executor is not None:
                 calls[step.name] = executor.describe(StepContext(message, 0, step, {}))
         reply, notes = _preview(plan, message)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from streamapp.cli.running import json_option, print_json, print_table
-from streamapp.intents.registry import default_registry
+from streamapp.cli.running import catalogue, json_option, print_json, print_table
+from streamapp.extensions import INTENTS
 
 
 @click.group()
@@ -23,7 +23,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ("intent", "priority", "handler", "actions")
+    columns = ("intent", "priority", "handler", "package", "actions")
     print_table(
         columns,
         [[*(row[column] for column in columns[:-1]), ", ".join(row["actions"])] for row in rows],
@@ -32,12 +32,14 @@ def list_(as_json: bool) -> None:
 
 def known_intents() -> list[dict[str, Any]]:
     """One object for each intent."""
+    known = catalogue()
     return [
         {
             "intent": handler.intent,
             "priority": handler.priority,
             "handler": type(handler).__name__,
+            "package": known.package(INTENTS, handler.intent),
             "actions": sorted(handler.emits),
         }
-        for handler in default_registry().handlers
+        for handler in known.intents.handlers
     ]

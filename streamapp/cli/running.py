@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from streamapp.actions.nothing_called import no_calls
+from streamapp.extensions import Catalogue, ExtensionError, load_catalogue
+from streamapp.intents.base import Thresholds
+from streamapp.pipeline.planning import Planner
 from streamapp.resilience import crash_points
 from streamapp.settings import Settings, SettingsError, load
 from streamapp.storage.connection import Pool, create_pool
@@ -79,6 +83,25 @@ def load_settings() -> Settings:
         raise WrongSetting(str(error)) from None
     crash_points.arm_for(settings.crash_point)
     return settings
+
+
+def catalogue() -> Catalogue:
+    """All handlers and actions, for commands that plan and carry nothing out. Raises
+    ``WrongSetting`` for a package that cannot be used."""
+    try:
+        return load_catalogue(no_calls())
+    except ExtensionError as error:
+        raise WrongSetting(str(error)) from None
+
+
+def planner(settings: Settings, known: Catalogue) -> Planner:
+    """What makes the plans that a worker with these settings makes."""
+    return Planner(
+        known.intents,
+        known.actions,
+        thresholds=Thresholds(settings.confidence_minimum, settings.confidence_high),
+        suggested_actions=settings.suggested_actions,
+    )
 
 
 def run(call: Coroutine[Any, Any, T]) -> T:

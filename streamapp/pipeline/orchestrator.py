@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass
 from hashlib import sha256
 
-from streamapp.actions.base import Capabilities
-from streamapp.actions.planner import AI_ERROR, make_plan, plan_for_error
+from streamapp.actions.planner import AI_ERROR, plan_for_error
 from streamapp.actions.registry import ActionRegistry
 from streamapp.intents.base import Thresholds
 from streamapp.intents.registry import Registry
@@ -25,6 +24,7 @@ from streamapp.pipeline.dead_letter import (
 )
 from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Outcome, Reason, Record
+from streamapp.pipeline.planning import Planner
 from streamapp.pipeline.ports import Businesses, DeadLetterSink, PipelineObserver, Seen, Tenants
 from streamapp.pipeline.redrive import Redrive, redrive_of
 from streamapp.saga.executor import SagaExecutor
@@ -39,9 +39,10 @@ from streamapp.saga.model import (
 )
 from streamapp.saga.parking import Lease, Parking
 from streamapp.saga.passage import AlreadyClaimed
+from streamapp.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """The outcome of a delivery.
 
@@ -79,8 +80,12 @@ class Pipeline:
         observer: PipelineObserver,
     ) -> None:
         self._config = config
-        self._intents = intents
-        self._actions = actions
+        self._planner = Planner(
+            intents,
+            actions,
+            thresholds=config.thresholds,
+            suggested_actions=config.suggested_actions,
+        )
         self._sagas = sagas
         self._seen = seen
         self._tenants = tenants
@@ -171,7 +176,13 @@ class Pipeline:
         self._observer.understood(message, None if milliseconds is None else milliseconds / 1000)
         business = await self._businesses.find(result.business_id)
         try:
-            plan = self._plan(message, result, business.capabilities, run)
+            plan, _ = self._planner.plan(
+                message,
+                business.capabilities,
+                suggested=result.suggested_actions,
+                suggested_response=result.suggested_response,
+                run=run,
+            )
         except Exception as error:
             self._observer.defect("handler", error)
             return await self._dead_letter(
@@ -214,28 +225,6 @@ class Pipeline:
             known = None
         self._observer.looked_up("rocksdb", "miss" if known is None else "hit")
         return known
-
-    def _plan(
-        self, message: Message, result: AIResult, capabilities: Capabilities, run: int
-    ) -> Plan:
-        config = self._config
-        routed = self._intents.route(
-            message,
-            config.thresholds,
-            suggested=result.suggested_actions if config.suggested_actions else (),
-            known_actions=self._actions.names,
-        )
-        return make_plan(
-            message,
-            routed.handler,
-            routed.decision,
-            run=run,
-            registry=self._actions,
-            capabilities=capabilities,
-            thresholds=config.thresholds,
-            suggested=routed.suggested,
-            suggested_response=result.suggested_response,
-        )
 
     async def _saga(
         self,

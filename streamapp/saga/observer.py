@@ -10,8 +10,9 @@ from streamapp.saga.model import Message
 class SagaObserver(Protocol):
     """Called in the event loop, so implementations return at once and never raise."""
 
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
-        """A step ended: ``done`` or ``failed``; seconds since its first attempt."""
+    def step_finished(self, action: str, status: str, seconds: float | None) -> None:
+        """A step ended: ``done`` or ``failed``; seconds since its first attempt, None for one that
+        is part of a commit and has no time of its own."""
 
     def attempt_failed(self, action: str, error: str) -> None:
         """An attempt failed and another one follows."""

@@ -120,12 +120,12 @@ class Running:
         try:
             context = self.passage.context(step)
             operations = executor.operations(context)
-            row = replace(row, output=executor.output(context))
+            row.output = executor.output(context)
         except Exception as error:
             return self._failed(row, Reason.HANDLER_ERROR, repr(error))
         self._stage(step, row, operations)
         action = step.action
-        self.passage.after(lambda: self.observer.step_finished(action, "done", 0.0))
+        self.passage.after(lambda: self.observer.step_finished(action, "done", None))
         if self._one_by_one:
             try:
                 await self.passage.flush()
@@ -146,7 +146,7 @@ class Running:
         self.passage.stage(row)
         action, direction = self.state.plan.steps[row.ordinal].action, row.direction
         if direction == "forward":
-            self.passage.after(lambda: self.observer.step_finished(action, "failed", 0.0))
+            self.passage.after(lambda: self.observer.step_finished(action, "failed", None))
         else:
             self.passage.after(lambda: self.observer.compensation_finished(action, "failed"))
         return Failure(reason, text, row)

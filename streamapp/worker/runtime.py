@@ -14,9 +14,8 @@ from typing import Any
 import faust
 
 from streamapp.actions.capabilities import capabilities
-from streamapp.actions.defaults import default_actions
+from streamapp.extensions import load_catalogue
 from streamapp.intents.base import Thresholds
-from streamapp.intents.registry import default_registry
 from streamapp.observability.metrics import Metrics, new_registry
 from streamapp.pipeline.orchestrator import Pipeline, PipelineConfig
 from streamapp.resilience.circuit_breaker import CircuitBreakers
@@ -40,6 +39,7 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.worker import loop_lag
 from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
@@ -70,22 +70,22 @@ class Runtime:
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
         self.database = DatabaseHealth()
         self.broker = BrokerHealth()
-        self.intents = default_registry()
         self.services = Services(settings, lambda: self.businesses)
-        self.actions = default_actions(
-            self.services.clients, lambda topic: self.observer.text_failed(topic)
+        self.catalogue = load_catalogue(
+            self.services.clients, text_failed=lambda topic: self.observer.text_failed(topic)
         )
-        self.actions.check(self.intents.all_emitted())
+        self.intents, self.actions = self.catalogue.intents, self.catalogue.actions
+        circuits = tuple(dict.fromkeys((*self.services.names, *self.catalogue.services)))
         self.metrics = Metrics(
             new_registry(),
             actions=self.actions.names,
-            circuits=self.services.names,
+            circuits=circuits,
             businesses=settings.businesses,
             intents=self.intents.intents,
         )
         self.observer = Observer(self.metrics)
         self.breakers = CircuitBreakers.from_settings(settings, listener=self.observer)
-        for name in self.services.names:
+        for name in circuits:
             self.breakers.get(name)
         self.membership = Membership(app)
         self.producer = Producer(settings)
@@ -237,6 +237,7 @@ class Runtime:
             ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
             ("resumer", resumer.run()),
             ("gauges", self.gauges.run()),
+            ("loop-lag", loop_lag.watch(self.metrics.loop_lag.observe)),
             ("expiry", self._expire_regularly()),
             ("retention", self._purge_regularly()),
         ):
@@ -366,6 +367,7 @@ class Runtime:
         await self.journal.stop()
         await self.producer.stop()
         await self.services.close()
+        await self.catalogue.close()
         with contextlib.suppress(asyncio.TimeoutError):
             async with asyncio.timeout(2.0):
                 await self.pool.close()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from streamapp.actions.base import (
+    ActionKind,
     CallContext,
     ExternalExecutor,
     OwnExecutor,
@@ -44,6 +45,7 @@ class NoVersion(Own):
 class Outside(ExternalExecutor):
     name = "outside"
     service = "somewhere"
+    key_honoured = True
 
     def request(self, context: StepContext) -> bytes:
         return b""
@@ -78,6 +80,38 @@ class Homeless(Outside):
     service = ""
 
 
+class Undeclared(ExternalExecutor):
+    name = "undeclared"
+    service = "somewhere"
+
+    def request(self, context: StepContext) -> bytes:
+        return b""
+
+    async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
+        return {}
+
+
+class Blocking(Outside):
+    name = "blocking"
+
+    def call(self, request: bytes, context: CallContext) -> dict[str, Any]:  # type: ignore[override]
+        return {}
+
+
+class Keyless(Undoable):
+    name = "keyless"
+    key_honoured = False
+
+
+class Failing:
+    """Cannot be planned."""
+
+    def expand(
+        self, action: str, params: Mapping[str, Any], context: PlanningContext
+    ) -> Sequence[StepDraft]:
+        raise KeyError("colour")
+
+
 class Kind:
     """Gives the drafts it was made with; those of services only where there are any."""
 
@@ -102,6 +136,7 @@ def empty() -> ActionRegistry:
     registry.register_executor(Own())
     registry.register_executor(Outside())
     registry.register_executor(Undoable())
+    registry.register_executor(Keyless())
     return registry
 
 
@@ -114,6 +149,8 @@ def empty() -> ActionRegistry:
         (Homeless(), "names no service"),
         (OnlySaysSo(), "lacks compensation_request or compensate"),
         (HalfUndoable(), "lacks compensation_request or compensate"),
+        (Undeclared(), "does not say whether its service honours the idempotency key"),
+        (Blocking(), "call of the external executor 'blocking' must be async"),
     ],
 )
 def test_executors_that_cannot_work(
@@ -133,11 +170,13 @@ def test_executors_that_cannot_work(
         ("a", Kind(StepDraft("own", "", {}, True, version=9)), "'own' in version 9"),
         ("a", Kind(OWN, OWN), "two sub-steps"),
         ("a", Kind(StepDraft("outside", "", {}, True)), "cannot be compensated"),
+        ("a", Kind(StepDraft("keyless", "", {}, True)), "repeated, it acts twice"),
+        ("a", Failing(), r"cannot be planned: KeyError\('colour'\)"),
         ("a", Kind(OWN, service=StepDraft("outside", "x", {}, True)), "cannot be compensated"),
     ],
 )
 def test_actions_that_cannot_work(
-    empty: ActionRegistry, name: str, kind: Kind, sentence: str
+    empty: ActionRegistry, name: str, kind: ActionKind, sentence: str
 ) -> None:
     with pytest.raises(Misuse, match=sentence):
         empty.register_action(name, kind, Phase.EFFECT)
@@ -146,12 +185,22 @@ def test_actions_that_cannot_work(
 
 @pytest.mark.parametrize(
     "draft",
-    [StepDraft("outside", "", {}, False), StepDraft("undoable", "", {}, True), OWN],
+    [
+        StepDraft("outside", "", {}, False),
+        StepDraft("undoable", "", {}, True),
+        StepDraft("keyless", "", {}, False),
+        OWN,
+    ],
 )
 def test_actions_that_can(empty: ActionRegistry, draft: StepDraft) -> None:
     empty.register_action("a", Kind(draft), Phase.EFFECT)
     assert empty.names == {"a"}
     assert empty.phase("a") is Phase.EFFECT
+
+
+def test_an_action_without_a_phase_is_refused(empty: ActionRegistry) -> None:
+    with pytest.raises(Misuse, match="has no phase"):
+        empty.register_action("a", Kind(OWN), "effect")  # type: ignore[arg-type]
 
 
 def test_an_action_is_registered_once(empty: ActionRegistry) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from tests.cli.support import ran
 
-COLUMNS = {"action", "phase", "required", "alone", "with_services", "services", "intents"}
+COLUMNS = {
+    "action",
+    "phase",
+    "required",
+    "alone",
+    "with_services",
+    "services",
+    "intents",
+    "package",
+}
 
 
 def test_every_action_is_listed_in_the_order_of_execution() -> None:
@@ -27,6 +36,7 @@ def test_an_action_tells_its_steps_its_services_and_who_asks_for_it() -> None:
         "with_services": ["task", "email", "slack"],
         "services": ["email", "slack"],
         "intents": ["ORDER_REQUEST", "COMPLAINT", "UNKNOWN"],
+        "package": "streamapp",
     }
     assert by_name["check_inventory"]["services"] == ["inventory"]
     assert by_name["check_inventory"]["with_services"] == ["inventory_lookup"]
@@ -63,8 +73,10 @@ def test_for_people_there_are_tables() -> None:
         "task",
         "calendar_event",
         "SCHEDULE_CALL",
+        "streamapp",
     ]
     intents = ran("intents", "list")
     assert intents.code == 0
-    assert intents.out.splitlines()[0].split() == ["intent", "priority", "handler", "actions"]
+    titles = ["intent", "priority", "handler", "package", "actions"]
+    assert intents.out.splitlines()[0].split() == titles
     assert len(intents.out.splitlines()) == 8

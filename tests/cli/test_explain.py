@@ -200,7 +200,7 @@ class TestJson:
         def fail(*_: object, **__: object) -> None:
             raise ZeroDivisionError("oops")
 
-        monkeypatch.setattr("streamapp.cli.explaining.make_plan", fail)
+        monkeypatch.setattr("streamapp.pipeline.planning.make_plan", fail)
         first, second = explained(result(), b"{}")
         assert (first["reason"], first["error"]) == ("handler_error", "ZeroDivisionError: oops")
         assert (first["handler"], first["processing_id"]) == (None, "p-1")

@@ -105,6 +105,7 @@ class EffectExecutor(ExternalExecutor):
 
     name = "crash.effect"
     service = "ledger"
+    key_honoured = True
     compensable = True
     max_call_time = 0.0
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from streamapp.demo.guardian import Guardian
 from streamapp.demo.postgres import EmbeddedPostgres
-from tests.conftest import SERVER, create_template
+from streamapp.testing.databases import create_template
+from tests.conftest import SERVER
 
 
 @contextmanager

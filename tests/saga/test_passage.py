@@ -20,7 +20,8 @@ from streamapp.saga.model import (
 from streamapp.saga.operations import SetLeadStatus
 from streamapp.saga.parking import sleep
 from streamapp.saga.passage import AlreadyClaimed, Passage, may_have_effect
-from tests.support.sagas import Place, external, own, saga
+from streamapp.testing.standins import Place
+from tests.support.sagas import external, own, saga
 
 
 class Journal:

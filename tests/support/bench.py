@@ -17,29 +17,25 @@ from streamapp.resilience.circuit_breaker import CircuitBreakers, CircuitConfig
 from streamapp.saga.executor import SagaConfig, SagaExecutor
 from streamapp.saga.journal import Journal, Written
 from streamapp.saga.letters import Letters
-from streamapp.saga.model import SagaState, SagaStatus, SagaWrite
-from streamapp.saga.passage import AlreadyClaimed
+from streamapp.saga.model import SagaState, SagaWrite
 from streamapp.saga.retry import RetrySchedule
 from streamapp.settings import Settings
 from streamapp.storage.batch import headers_from_json
 from streamapp.storage.connection import Pool
 from streamapp.storage.journal import PostgresJournal
 from streamapp.storage.owners import raise_epoch
+from streamapp.testing.standins import NEVER_OPENS, Observer, Place, deliver
 from tests.support.sagas import (
     DLQ,
     GROUP,
     OUTBOUND,
     TOPIC,
     MailSteps,
-    Observer,
     OwnSteps,
-    Place,
     Service,
     ServiceSteps,
     registry_of,
 )
-
-NEVER_OPENS = CircuitConfig(window_calls=100_000, min_calls=100_000)
 
 
 def settings_for(dsn: str, **changes: Any) -> Settings:
@@ -56,7 +52,9 @@ async def running_journal(
     on_outage: Callable[[BaseException | None], None] = ignore_outage,
     **changes: Any,
 ) -> AsyncIterator[PostgresJournal]:
-    journal = PostgresJournal(settings_for(dsn, **changes), on_outage)
+    """One writer, if not said otherwise: what is written at the same time is then one batch."""
+    settings = settings_for(dsn, **{"journal_writers": 1, **changes})
+    journal = PostgresJournal(settings, on_outage)
     await journal.start()
     try:
         yield journal
@@ -149,14 +147,7 @@ class Bench:
 
     async def deliver(self, state: SagaState, executor: SagaExecutor | None = None) -> SagaState:
         """Run a saga as the pipeline does with its record, also when it was begun before."""
-        executor = executor or self.executor()
-        try:
-            await executor.run(state, self.epoch, self.place, claim=True)
-        except AlreadyClaimed as claimed:
-            state = claimed.existing
-            if state.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
-                await executor.run(state, self.epoch, self.place, claim=False)
-        return state
+        return await deliver(executor or self.executor(), state, self.epoch, self.place)
 
     async def load(self, processing_id: str = "p-1") -> SagaState:
         state = await self.journal.load(processing_id)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -266,6 +265,7 @@ class ServiceSteps(ExternalExecutor):
 
     name = "service"
     service = "scripted"
+    key_honoured = True
     compensable = True
     max_call_time = 0.0
 
@@ -313,6 +313,7 @@ class MailSteps(ExternalExecutor):
 
     name = "mail"
     service = "mail"
+    key_honoured = False
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -329,56 +330,3 @@ def registry_of(*executors: Executor) -> ActionRegistry:
     for executor in executors:
         registry.register_executor(executor)
     return registry
-
-
-class Observer:
-    """Keeps what a saga told, in order."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []
-
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
-        self.events.append(("step", action, status))
-
-    def attempt_failed(self, action: str, error: str) -> None:
-        self.events.append(("attempt failed", action, error))
-
-    def compensation_finished(self, action: str, status: str) -> None:
-        self.events.append(("compensation", action, status))
-
-    def lead_changed(self, from_state: str, to_state: str) -> None:
-        self.events.append(("lead", from_state, to_state))
-
-    def saga_finished(self, message: Message, status: str, reason: str | None) -> None:
-        self.events.append(("saga", status, reason))
-
-    def dead_lettered(self, reason: str) -> None:
-        self.events.append(("letter", str(reason)))
-
-    def text_failed(self, topic: str) -> None:
-        self.events.append(("text failed", topic))
-
-    def responded(self) -> None:
-        self.events.append(("responded",))
-
-    def of(self, kind: str) -> list[tuple[Any, ...]]:
-        return [event[1:] for event in self.events if event[0] == kind]
-
-
-class Place:
-    """Implements ``saga.parking.Parking``: counts the waits."""
-
-    def __init__(self) -> None:
-        self.waits = 0
-        self.in_line = 0  # of these, those for a turn at a service
-        self.waiting = False
-
-    @asynccontextmanager
-    async def parked(self, *, in_line: bool = False) -> AsyncIterator[None]:
-        self.waits += 1
-        self.in_line += in_line
-        self.waiting = True
-        try:
-            yield
-        finally:
-            self.waiting = False

@@ -19,9 +19,10 @@ from streamapp.actions.defaults import default_actions
 from streamapp.pipeline.outcomes import Reason
 from streamapp.services.email import Mailer
 from streamapp.services.errors import Rejected, Retryable, ServiceError
+from streamapp.testing.standins import Place
 from tests.actions import building
 from tests.support.bench import Bench, running_bench
-from tests.support.sagas import Place, saga
+from tests.support.sagas import saga
 from tests.support.waiting import until
 
 TIMEOUT = 1.5  # seconds of one delivery

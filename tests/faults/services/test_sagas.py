@@ -13,11 +13,11 @@ import pytest
 from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.ids import idempotency_key
 from streamapp.saga.model import SagaState, SagaStatus
+from streamapp.testing.standins import Place
 from tests.faults.services.behaviours import CASES, raw, says
 from tests.faults.services.far import Behaviour, OrderService, well
 from tests.faults.services.orders import Near, both
 from tests.support.bench import Bench, running_bench
-from tests.support.sagas import Place
 
 AT_ONCE = 6  # sagas: more would be in each other's way, not the product's
 

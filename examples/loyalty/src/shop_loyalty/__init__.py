@@ -1,0 +1,1 @@
+"""A loyalty programme: customers turn points into rewards."""
