@@ -293,13 +293,19 @@ WRONG: dict[str, Damage] = {
     "success told of an undone order": lambda e: {
         "outbound": [
             *e.outbound[:2],
-            replace(e.outbound[2], value=e.outbound[2].value.replace(APOLOGY.encode(), b"Done.")),
+            replace(
+                e.outbound[2],
+                value=(e.outbound[2].value or b"").replace(APOLOGY.encode(), b"Done."),
+            ),
             *e.outbound[3:],
         ]
     },
     "apology for a completed order": lambda e: {
         "outbound": [
-            replace(e.outbound[0], value=e.outbound[0].value.replace(b"Done.", APOLOGY.encode())),
+            replace(
+                e.outbound[0],
+                value=(e.outbound[0].value or b"").replace(b"Done.", APOLOGY.encode()),
+            ),
             *e.outbound[1:],
         ]
     },
