@@ -288,8 +288,8 @@ def _masked_saga(saga: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(plan: dict[str, Any], status: str, steps: list[dict[str, Any]]) -> str | None:
-    """What the customer is told: of a message that was undone, the apology (a template as it is); of
-    one that is done, its template filled in."""
+    """What the customer is told: of a message that was undone, the apology (a template as it is);
+    of one that is done, its template filled in."""
     found = plan.get("reply")
     if status == "COMPENSATED":
         apology = plan.get("apology") or {}

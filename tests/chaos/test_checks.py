@@ -233,6 +233,10 @@ DOUBLED: dict[str, Damage] = {
 }
 
 
+def retold(record: Logged, before: str, after: str) -> Logged:
+    return replace(record, value=(record.value or b"").replace(before.encode(), after.encode()))
+
+
 def replace_header(record: Logged, name: str, value: bytes) -> Logged:
     headers = tuple((n, value if n == name else v) for n, v in record.headers)
     return replace(record, headers=headers)
