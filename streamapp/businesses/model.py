@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from streamapp.actions.templates import MAX_TEXT, TemplateError, check, is_template
-from streamapp.actions.topics import is_topic
+from streamapp.actions.topics import LANGUAGE, is_topic
 from streamapp.service_settings import TEAMS
 
 MASK: Final = "**********"
@@ -152,7 +152,7 @@ class BusinessSettings(_Part):
     """All that a business sets for itself."""
 
     name: Line | None = None
-    language: Language = "en"
+    language: Language = LANGUAGE
     timezone: str | None = None
     texts: dict[str, dict[Language, Text]] = {}
     channels: dict[str, Channel] = {}
@@ -169,7 +169,8 @@ class BusinessSettings(_Part):
     def _texts_of_one_language(cls, given: Any) -> Any:
         """A text alone is one in the business's language."""
         if isinstance(given, dict) and isinstance(given.get("texts"), dict):
-            language = given.get("language", "en")
+            language = given.get("language")
+            language = language if isinstance(language, str) else LANGUAGE  # refused elsewhere
             texts = {
                 topic: {language: text} if isinstance(text, str) else text
                 for topic, text in given["texts"].items()

@@ -194,7 +194,7 @@ class Queries:
         ]
         saga["requests"] = [_row(request) for request in requests]
         executed, failed = _actions(plan, [step for step in steps if step["run"] == record["run"]])
-        reply = plan.get("reply")
+        reply = _said(plan, saga["status"], saga["steps"])
         saga.update(
             executed_actions=executed,
             failed_actions=failed,
@@ -285,6 +285,20 @@ def _masked_saga(saga: dict[str, Any]) -> dict[str, Any]:
         ],
         "response_message": _masked(saga["response_message"]),
     }
+
+
+def _said(plan: dict[str, Any], status: str, steps: list[dict[str, Any]]) -> str | None:
+    """What the customer is told: of a message that was undone, the apology (a template as it is);
+    of one that is done, its template filled in."""
+    found = plan.get("reply")
+    if status == "COMPENSATED":
+        apology = plan.get("apology") or {}
+        found = apology.get("template") or apology.get("text")
+    else:
+        for step in steps:
+            if step["action"] == "reply" and step["output"]:
+                found = step["output"].get("text")
+    return found if isinstance(found, str) else None
 
 
 def _bounded(limit: int) -> int:

@@ -18,6 +18,13 @@ from tests.chaos.evidence import NUMBER, Evidence, Kind, Logged, Row, Sent, Viol
 
 ENDED = frozenset({"COMPLETED", "COMPENSATED", "STUCK"})
 UNDONE = frozenset({"COMPENSATED", "STUCK"})
+# What a customer is told whose message was undone, in the program's own words.
+APOLOGY = (
+    "We are sorry: we could not carry out what you asked for. "
+    "Our team knows of it and will look into it."
+)
+# Whether what is said is the apology, by how the saga ended; of any other nothing is said.
+ALLOWED = {"COMPLETED": {False}, "COMPENSATED": {True}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +220,8 @@ def check_mails(case: Case) -> tuple[int, list[Violation]]:
 
 
 def check_outbound(case: Case) -> tuple[int, list[Violation]]:
-    """Replies: one message for a completed saga; what comes again is the same, byte for byte."""
+    """Replies: one message for a completed saga, the apology for a compensated one and nothing
+    else; what comes again is the same, byte for byte."""
     found = []
     values: defaultdict[str, set[bytes]] = defaultdict(set)
     for record in case.evidence.outbound:
@@ -223,12 +231,15 @@ def check_outbound(case: Case) -> tuple[int, list[Violation]]:
         if len(different) > 1:
             text = f"{id_} was answered with {len(different)} different messages"
             found.append(Violation("doubled", text, (id_,)))
-        if case.status(id_) != "COMPLETED":
-            text = f"{id_} is {case.status(id_)} and was answered"
+        status = case.status(id_)
+        apologies = {json.loads(value).get("text") == APOLOGY for value in different}
+        if apologies != ALLOWED.get(status):
+            text = f"{id_} is {status} and was told {'otherwise' if status in ALLOWED else 'so'}"
             found.append(Violation("wrong", text, (id_,)))
-    for id_ in case.with_status("COMPLETED"):
+    for id_ in case.with_status(*ALLOWED):
         if id_ not in values:
-            found.append(Violation("lost", f"{id_} is completed and was not answered", (id_,)))
+            text = f"{id_} is {case.status(id_)} and was not answered"
+            found.append(Violation("lost", text, (id_,)))
     return len(case.evidence.outbound), found
 
 

@@ -84,14 +84,19 @@ def activities_in_order(case: Case) -> tuple[int, list[Violation]]:
 def outbox_in_order(case: Case) -> tuple[int, list[Violation]]:
     """Replies, by the id of their outbox row."""
     rows = sorted(case.evidence.outbox, key=lambda row: row["id"])
-    return _disorder(case, "the outbox row", (row["in_reply_to"] for row in rows))
+    return _disorder(case, "the outbox row", _in_turn(case, (row["in_reply_to"] for row in rows)))
 
 
 def replies_in_order(case: Case) -> tuple[int, list[Violation]]:
     """First publications of replies, within their partition."""
     values = (json.loads(record.value or b"{}") for record in case.evidence.outbound)
     ids = _once((value["message_id"], value["in_reply_to"]) for value in values)
-    return _disorder(case, "the reply", ids)
+    return _disorder(case, "the reply", _in_turn(case, ids))
+
+
+def _in_turn(case: Case, ids: Iterable[str | None]) -> Iterable[str | None]:
+    """Without sagas that were stuck: they let others pass, and apologise when they are undone."""
+    return (id_ for id_ in ids if not case.sagas.get(id_ or "", {}).get("stuck_retries"))
 
 
 def sagas_in_turn(case: Case) -> tuple[int, list[Violation]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from streamapp.pipeline.dead_letter import PREFIX
-from tests.chaos.checks import Case, summary
+from tests.chaos.checks import APOLOGY, Case, summary
 from tests.chaos.evidence import (
     NUMBER,
     Event,
@@ -109,10 +109,13 @@ def sound() -> Evidence:
             effects.append(requests[-1])
             steps.append(step(id_, "email", f"mail-{id_}", "DONE"))
             mails.append(Mail(begin + 2, f"mail-{id_}", f"<{id_}>", True, "well"))
-        if not undone:
-            outbox.append({"id": number, "in_reply_to": id_, "published_at": at(begin + 6)})
-            value = json.dumps({"message_id": f"m-{id_}", "in_reply_to": id_}).encode()
-            outbound.append(Logged(0, number, lead.encode(), value))
+        outbox.append({"id": number, "in_reply_to": id_, "published_at": at(begin + 6)})
+        said = {
+            "message_id": f"m-{id_}",
+            "in_reply_to": id_,
+            "text": APOLOGY if undone else "Done.",
+        }
+        outbound.append(Logged(0, number, lead.encode(), json.dumps(said).encode()))
     evidence.sagas, evidence.steps, evidence.tasks = sagas, steps, tasks
     evidence.activities, evidence.outbox, evidence.outbound = activities, outbox, outbound
     evidence.requests, evidence.effects, evidence.mails = requests, effects, mails
@@ -191,6 +194,7 @@ LOST: dict[str, Damage] = {
     "order": lambda e: {"active": frozenset({"key-a-1"})},
     "mail": lambda e: {"mails": e.mails[1:]},
     "reply": lambda e: {"outbound": e.outbound[1:]},
+    "apology": lambda e: {"outbound": [*e.outbound[:2], *e.outbound[3:]]},
     "letter of a saga": lambda e: {"letters": e.letters[1:]},
     "letter of a bad record": lambda e: {"letters": e.letters[:1]},
     "row of a letter": lambda e: {"dead_letters": e.dead_letters[1:]},
@@ -227,6 +231,10 @@ DOUBLED: dict[str, Damage] = {
         "letters": [*e.letters, replace_header(e.letters[0], PREFIX + "id", b"another")]
     },
 }
+
+
+def retold(record: Logged, before: str, after: str) -> Logged:
+    return replace(record, value=(record.value or b"").replace(before.encode(), after.encode()))
 
 
 def replace_header(record: Logged, name: str, value: bytes) -> Logged:
@@ -280,10 +288,29 @@ WRONG: dict[str, Damage] = {
         "requests": [*e.requests, replace(e.requests[0], body="other")]
     },
     "mail of nobody": lambda e: {"mails": [*e.mails, replace(e.mails[0], key="x")]},
-    "reply of an undone order": lambda e: {
+    "reply of an undone order beside the apology": lambda e: {
         "outbound": [
             *e.outbound,
             replace(e.outbound[0], value=b'{"message_id": "x", "in_reply_to": "b-1"}'),
+        ]
+    },
+    "success told of an undone order": lambda e: {
+        "outbound": [
+            *e.outbound[:2],
+            replace(
+                e.outbound[2],
+                value=(e.outbound[2].value or b"").replace(APOLOGY.encode(), b"Done."),
+            ),
+            *e.outbound[3:],
+        ]
+    },
+    "apology for a completed order": lambda e: {
+        "outbound": [
+            replace(
+                e.outbound[0],
+                value=(e.outbound[0].value or b"").replace(b"Done.", APOLOGY.encode()),
+            ),
+            *e.outbound[1:],
         ]
     },
     "letter without a reason": lambda e: {"letters": [*e.letters, letter(e.log[0])]},
