@@ -27,6 +27,7 @@ from streamapp.actions.clients import Clients
 from streamapp.actions.defaults import default_actions
 from streamapp.actions.extension import Action, register
 from streamapp.actions.registry import ActionError, ActionRegistry
+from streamapp.actions.wording import TextFailed
 from streamapp.intents.base import IntentHandler
 from streamapp.intents.registry import RegistrationError, Registry, default_registry
 
@@ -76,13 +77,19 @@ class Catalogue:
                 log.exception("the action %s does not close", action.name)
 
 
-def load_catalogue(clients: Clients, found: Iterable[EntryPoint] | None = None) -> Catalogue:
+def load_catalogue(
+    clients: Clients,
+    found: Iterable[EntryPoint] | None = None,
+    *,
+    text_failed: TextFailed | None = None,
+) -> Catalogue:
     """The catalogue with what is installed; ``found`` are other entry points than those.
+    ``text_failed`` is told of templates that fail.
 
     Actions come first, as handlers name them. Raises ``ExtensionError``.
     """
     points = list(_installed() if found is None else found)
-    intents, actions = default_registry(), default_actions(clients)
+    intents, actions = default_registry(), default_actions(clients, text_failed)
     extensions: list[Action] = []
     packages: dict[tuple[str, str], str] = {}
     for point in _of(points, ACTIONS):

@@ -129,6 +129,13 @@ class Settings(ServiceSettings):
     confidence_minimum: Ratio = Field(0.5, description="below it the UNKNOWN handler takes over")
     confidence_high: Ratio = Field(0.8, description="above it handlers act without asking back")
     suggested_actions: bool = Field(False, description="append the AI's suggested actions")
+    suggested_response: bool = Field(
+        False, description="let the AI's own reply be used where no text of ours fits better"
+    )
+    business_refresh: Seconds = Field(
+        2.0, description="after it a business's own settings are looked up anew"
+    )
+    business_cache: Count = Field(1000, description="businesses whose settings are kept")
     businesses: Names = Field(
         (), description="business ids shown as metric labels (comma-separated); others: `other`"
     )
@@ -161,7 +168,15 @@ class Settings(ServiceSettings):
     database_pool: Annotated[int, Field(ge=2, le=100)] = Field(
         5, description="connections for look-ups and views; the journal has its own"
     )
-    journal_batch: Count = Field(500, description="writes in one transaction of the journal")
+    journal_writers: Annotated[int, Field(ge=1, le=8)] = Field(
+        2,
+        description="connections that commit: while one waits for the server another is at work",
+    )
+    journal_batch: Count = Field(
+        100,
+        description="writes in one transaction of the journal; more of them hold the event loop up "
+        "while their rows are made",
+    )
     statement_timeout: Seconds = Field(5.0, description="limit of one statement of the journal")
     lock_timeout: Seconds = Field(1.0, description="limit of waiting for a row lock")
     outbox_interval: Seconds = Field(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
+from streamapp.actions.topics import LANGUAGE
 from streamapp.saga.model import Message, Step
 from streamapp.saga.operations import Operation
+from streamapp.values import value
 
 
 class Phase(IntEnum):
@@ -25,7 +27,7 @@ class Phase(IntEnum):
     REPLY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capabilities:
     """What is configured when a plan is made: optional services, channels of teams, texts."""
 
@@ -34,9 +36,18 @@ class Capabilities:
     slack_teams: Container[str] = frozenset()  # teams that have a channel
     texts: Mapping[str, str] = field(default_factory=dict)  # topic -> what customers are told
     timezone: str = "UTC"  # of the times that customers name
+    # What the business itself says, topic -> language -> text, which may be a template; it goes
+    # before ``texts``. ``language`` is what it speaks with whom it knows no better.
+    templates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    language: str = LANGUAGE
+    about: Mapping[str, Any] = field(default_factory=dict)  # the business, as templates see it
+    team_names: Mapping[str, str] = field(default_factory=dict)  # as tasks are assigned
+    switched_off: frozenset[str] = frozenset()  # actions that are not done
+    apologises: bool = True  # to whom it was undone for
+    suggested_response: bool = False  # whether the AI's may be used
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlanningContext:
     """All that expanding an action may look at: same context, same steps."""
 
@@ -48,7 +59,7 @@ class PlanningContext:
     capabilities: Capabilities
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepDraft:
     """A step before it has its place in the plan."""
 
@@ -67,7 +78,7 @@ class ActionKind(Protocol):
     ) -> Sequence[StepDraft]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepContext:
     """What an executor may know when its step runs.
 
@@ -82,7 +93,7 @@ class StepContext:
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallContext:
     """What an external call may know besides its request."""
 
@@ -96,6 +107,10 @@ class OwnExecutor(ABC):
 
     name: ClassVar[str]
     versions: ClassVar[frozenset[int]] = frozenset({1})
+
+    def describe(self, context: StepContext) -> str:
+        """What the step does, in a few words for people."""
+        return f"our own database: {self.name}"
 
     @abstractmethod
     def operations(self, context: StepContext) -> Sequence[Operation]:
@@ -122,6 +137,20 @@ class ExternalExecutor(ABC):
     compensable: ClassVar[bool] = False
     max_concurrent: int = 1000  # calls to the service at once; others wait before they start
     max_call_time: float = 60.0  # seconds; after it no request of a call is on its way any more
+
+    def describe(self, context: StepContext) -> str:
+        """What the step would call, in a few words for people."""
+        return f"a call to {self.service}"
+
+    async def ready(self, message: Message) -> bool:
+        """Whether there is what a call for this message needs. Asked before every attempt, and may
+        wait; without it the step waits for a worker that has it."""
+        return True
+
+    def circuit(self, message: Message) -> str:
+        """Name of the circuit of a call for this message, of what ``ready`` found. There are few:
+        the service's, and those of businesses that have such a service of their own."""
+        return self.service
 
     @abstractmethod
     def request(self, context: StepContext) -> bytes:

@@ -22,8 +22,9 @@ from streamapp.actions.base import (
     StepDraft,
 )
 from streamapp.actions.capabilities import CALENDAR, EMAIL
-from streamapp.actions.clients import START_MARGIN, JsonClient, MailSender
+from streamapp.actions.clients import START_MARGIN, MailSender
 from streamapp.actions.external import about_message, encode, identity
+from streamapp.actions.http_executor import HttpExecutor
 from streamapp.actions.invitation import DURATION, Invitation, Method, document
 from streamapp.actions.kinds import HumanTask
 from streamapp.actions.slots import requested_start
@@ -88,21 +89,16 @@ class SendInvite:
         return drafts or HumanTask().expand(action, params, context)
 
 
-class CalendarEventExecutor(ExternalExecutor):
-    """Creates an event at the calendar service; undone by deleting it under its creation's key.
-
-    ``timeout`` is the limit of one call in seconds, as the client has it.
-    """
+class CalendarEventExecutor(HttpExecutor):
+    """Creates an event at the calendar service; undone by deleting it under its creation's key."""
 
     name = "calendar_event"
     service = CALENDAR
     key_honoured = True
     compensable = True
 
-    def __init__(self, http: JsonClient, timeout: float | None = None) -> None:
-        self._http = http
-        if timeout is not None:
-            self.max_call_time = timeout + START_MARGIN
+    def describe(self, context: StepContext) -> str:
+        return f"POST {self.service} /events, {context.step.params['starts_at'] or 'time not read'}"
 
     def request(self, context: StepContext) -> bytes:
         entities = context.message.entities
@@ -112,7 +108,7 @@ class CalendarEventExecutor(ExternalExecutor):
         )
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
-        answer = await self._http.post("/events", request, key=context.key)
+        answer = await self.client(context).post("/events", request, key=context.key)
         return {"event_id": identity(answer, "calendar", "event")}
 
     def compensation_request(
@@ -125,7 +121,9 @@ class CalendarEventExecutor(ExternalExecutor):
         request may still be on its way."""
         creation_key = json.loads(request)["creation_key"]
         try:
-            await self._http.delete(f"/events/{quote(creation_key, safe='')}", key=context.key)
+            await self.client(context).delete(
+                f"/events/{quote(creation_key, safe='')}", key=context.key
+            )
         except HttpRejected as error:
             if error.status == _NOT_FOUND:
                 raise NothingThere(str(error)) from error
@@ -145,6 +143,9 @@ class InviteExecutor(ExternalExecutor):
     key_honoured = True  # calendars take a second invitation of the same uid for the first
     compensable = True
     max_concurrent = MAX_CONNECTIONS
+
+    def describe(self, context: StepContext) -> str:
+        return f"e-mail with an invitation to {context.step.params['to']}"
 
     def __init__(self, mailer: MailSender, mail_from: str, timeout: float | None = None) -> None:
         self._mailer = mailer

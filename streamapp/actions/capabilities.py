@@ -30,4 +30,5 @@ def capabilities(settings: Settings) -> Capabilities:
         slack_teams=slack_teams,
         texts=settings.texts,
         timezone=settings.timezone,
+        suggested_response=settings.suggested_response,
     )

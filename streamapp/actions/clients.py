@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pydantic import SecretStr
+
 # A call begins up to two seconds after the commit of its STARTED (protocol, 1).
 START_MARGIN = 2.0
 
@@ -36,7 +38,23 @@ class MailSender(Protocol):
 class SlackSender(Protocol):
     """What is needed of ``services.slack.Slack``."""
 
-    async def send(self, team: str, text: str, *, key: str) -> None: ...
+    async def send(
+        self, team: str, text: str, *, key: str, webhook: SecretStr | None = None
+    ) -> None: ...
+
+
+class OwnServices(Protocol):
+    """What businesses have set for themselves. Their addresses are in no plan and no request:
+    they are looked up when something is sent, as the program's own are."""
+
+    async def known(self, business_id: str) -> None:
+        """Returns once the business's settings are at hand; waits while the database is away."""
+
+    def http(self, service: str, business_id: str) -> JsonClient | None:
+        """The business's own service, of what is at hand; None where it has none."""
+
+    def webhook(self, team: str, business_id: str) -> SecretStr | None:
+        """The team's Slack channel at the business, of what is at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +70,4 @@ class Clients:
     mailer: MailSender | None = None
     mail_from: str = "streamapp@localhost"
     slack: SlackSender | None = None
+    own: OwnServices | None = None

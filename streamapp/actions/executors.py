@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from streamapp.actions.base import OwnExecutor, StepContext
 from streamapp.actions.texts import reply_text
+from streamapp.actions.wording import TextFailed, fill_in, warn
 from streamapp.saga.ids import row_id
 from streamapp.saga.operations import (
     CancelTask,
@@ -27,16 +28,28 @@ def _id(kind: str, context: StepContext) -> str:
     return row_id(kind, context.message.processing_id, context.run, step.action, step.sub_step)
 
 
+def task_id(context: StepContext) -> str:
+    """Id of the task that the step makes."""
+    return _id("task", context)
+
+
 def _subject(context: StepContext) -> dict[str, Any]:
     """What the metadata of every row tells of the message."""
     return {"intent": context.message.intent, "entities": context.message.entities}
 
 
-def _task_operations(params: Mapping[str, Any], context: StepContext) -> list[Operation]:
-    task_id = _id("task", context)
+def _described(task: Mapping[str, Any]) -> str:
+    due = task["due_in"]
+    within = "" if due is None else f", due in {due / 3600:g} h"
+    return f"task {task['task_type']} for {task['assigned_to_id']}, {task['priority']}{within}"
+
+
+def task_operations(params: Mapping[str, Any], context: StepContext) -> list[Operation]:
+    """The rows of a task, as ``kinds`` describes it."""
+    own_id = task_id(context)
     operations: list[Operation] = [
         InsertTask(
-            task_id=task_id,
+            task_id=own_id,
             task_type=params["task_type"],
             title=params["title"],
             description=params["description"],
@@ -56,7 +69,7 @@ def _task_operations(params: Mapping[str, Any], context: StepContext) -> list[Op
                 description=activity["description"],
                 channel=context.message.source,
                 message_content=context.message.text or None,
-                metadata=_subject(context) | {"task_id": task_id},
+                metadata=_subject(context) | {"task_id": own_id},
             )
         )
     return operations
@@ -68,11 +81,14 @@ class TaskExecutor(OwnExecutor):
 
     name = "task"
 
+    def describe(self, context: StepContext) -> str:
+        return _described(context.step.params)
+
     def operations(self, context: StepContext) -> Sequence[Operation]:
-        return _task_operations(context.step.params, context)
+        return task_operations(context.step.params, context)
 
     def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
-        return (CancelTask(_id("task", context), CANCELLATION_REASON),)
+        return (CancelTask(task_id(context), CANCELLATION_REASON),)
 
 
 class ReviewExecutor(OwnExecutor):
@@ -81,12 +97,16 @@ class ReviewExecutor(OwnExecutor):
 
     name = "review"
 
+    def describe(self, context: StepContext) -> str:
+        params = context.step.params
+        return f"lead to {params['status']}; {_described(params['task'])}"
+
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
-        return (SetLeadStatus(params["status"]), *_task_operations(params["task"], context))
+        return (SetLeadStatus(params["status"]), *task_operations(params["task"], context))
 
     def compensation(self, context: StepContext, output: Mapping[str, Any]) -> Sequence[Operation]:
-        cancel = CancelTask(_id("task", context), CANCELLATION_REASON)
+        cancel = CancelTask(task_id(context), CANCELLATION_REASON)
         previous = output.get("previous_status")
         if previous is None:
             return (cancel,)
@@ -98,6 +118,9 @@ class PriorityExecutor(OwnExecutor):
 
     name = "priority"
 
+    def describe(self, context: StepContext) -> str:
+        return f"all tasks to {context.step.params['priority']}"
+
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
         return (RaisePriority(params["priority"], params["due_within"]),)
@@ -108,6 +131,9 @@ class ActivityExecutor(OwnExecutor):
     tells of intent and entities as those of tasks do."""
 
     name = "activity"
+
+    def describe(self, context: StepContext) -> str:
+        return f"lead's history: {context.step.params['activity_type']}"
 
     def operations(self, context: StepContext) -> Sequence[Operation]:
         params = context.step.params
@@ -128,17 +154,44 @@ class ReplyExecutor(OwnExecutor):
     """The reply to the customer, published after the commit. The last step, so never undone.
 
     Its text is the params', then those of the content steps (``contents``: ordinals) that are
-    done.
+    done. In version 2 the params' is a template; after it comes the ``promise``, if there is one,
+    and the output keeps what was said.
     """
 
     name = "reply"
+    versions: ClassVar[frozenset[int]] = frozenset({1, 2})
+
+    def describe(self, context: StepContext) -> str:
+        to = context.step.params["to"]
+        return f"message to {to}" if to else "message to the customer, whose number is not known"
+
+    def __init__(self, failed: TextFailed | None = None) -> None:
+        self._failed = failed
 
     def operations(self, context: StepContext) -> Sequence[Operation]:
+        text, _ = self._text(context)
+        to = context.step.params["to"]
+        return (SendMessage(_id("message", context), to, text),) if text else ()
+
+    def output(self, context: StepContext) -> dict[str, Any] | None:
+        params = context.step.params
+        if "template" not in params:
+            return None
+        text, error = self._text(context)
+        if error is not None:
+            warn(params["topic"], context, error)
+            if self._failed is not None:
+                self._failed(params["topic"])
+        return {"text": text}
+
+    def _text(self, context: StepContext) -> tuple[str, str | None]:
         params = context.step.params
         contents = [
             context.outputs[ordinal]["text"]
             for ordinal in params.get("contents", ())
             if ordinal in context.outputs
         ]
-        text = reply_text(params["text"], contents)
-        return (SendMessage(_id("message", context), params["to"], text),) if text else ()
+        opening, error = fill_in(params, context)
+        if params.get("promise"):
+            opening = f"{opening} {params['promise']}"
+        return reply_text(opening, contents), error

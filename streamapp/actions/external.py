@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from streamapp.actions.base import CallContext, ExternalExecutor, StepContext
 from streamapp.actions.capabilities import EMAIL, ORDER, SLACK
-from streamapp.actions.clients import START_MARGIN, JsonClient, MailSender, SlackSender
+from streamapp.actions.clients import MailSender, OwnServices, SlackSender
 from streamapp.actions.executors import CANCELLATION_REASON
+from streamapp.actions.http_executor import HttpExecutor
 from streamapp.saga.ids import row_id
 from streamapp.saga.model import Message
 from streamapp.services import slack
@@ -56,22 +57,17 @@ def _error_in(answer: Mapping[str, Any]) -> str:
     return f": {excerpt(str(error))}" if error else ""
 
 
-class OrderService(ExternalExecutor):
+class OrderService(HttpExecutor):
     """Creates an order at the order service; undone by cancelling it under the key of its
-    creation, which works also when nobody knows whether it was created.
-
-    ``timeout`` is the limit of one call in seconds, as the client has it.
-    """
+    creation, which works also when nobody knows whether it was created."""
 
     name = "order_service"
     service = ORDER
     key_honoured = True
     compensable = True
 
-    def __init__(self, http: JsonClient, timeout: float | None = None) -> None:
-        self._http = http
-        if timeout is not None:
-            self.max_call_time = timeout + START_MARGIN
+    def describe(self, context: StepContext) -> str:
+        return f"POST {self.service} /orders"
 
     def request(self, context: StepContext) -> bytes:
         params = context.step.params
@@ -82,7 +78,7 @@ class OrderService(ExternalExecutor):
         )
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
-        answer = await self._http.post("/orders", request, key=context.key)
+        answer = await self.client(context).post("/orders", request, key=context.key)
         return {"order_id": identity(answer, "order", "order")}
 
     def compensation_request(
@@ -100,7 +96,7 @@ class OrderService(ExternalExecutor):
         creation_key = json.loads(request)["creation_key"]
         path = f"/orders/{quote(creation_key, safe='')}/cancel"
         try:
-            answer = await self._http.post(path, request, key=context.key)
+            answer = await self.client(context).post(path, request, key=context.key)
         except HttpRejected as error:
             if error.status == _NOT_FOUND:
                 raise NothingThere(str(error)) from error
@@ -119,6 +115,9 @@ class EmailExecutor(ExternalExecutor):
     service = EMAIL
     key_honoured = False  # the same Message-ID, but most servers deliver it twice
     max_concurrent = MAX_CONNECTIONS
+
+    def describe(self, context: StepContext) -> str:
+        return f"e-mail to {context.step.params['to']}"
 
     def __init__(self, mailer: MailSender) -> None:
         self._mailer = mailer
@@ -160,8 +159,17 @@ class SlackExecutor(ExternalExecutor):
     key_honoured = False  # the key stands in the text, for people to see
     max_concurrent = slack.MAX_CONNECTIONS
 
-    def __init__(self, sender: SlackSender) -> None:
+    def describe(self, context: StepContext) -> str:
+        return f"Slack, channel of {context.step.params['team']}"
+
+    def __init__(self, sender: SlackSender, own: OwnServices | None = None) -> None:
         self._sender = sender
+        self._own = own
+
+    async def ready(self, message: Message) -> bool:
+        if self._own is not None:
+            await self._own.known(message.business_id)
+        return True
 
     def request(self, context: StepContext) -> bytes:
         params = context.step.params
@@ -169,5 +177,7 @@ class SlackExecutor(ExternalExecutor):
 
     async def call(self, request: bytes, context: CallContext) -> dict[str, Any]:
         note = json.loads(request)
-        await self._sender.send(note["team"], note["text"], key=context.key)
+        team, business_id = note["team"], context.step.message.business_id
+        webhook = self._own.webhook(team, business_id) if self._own is not None else None
+        await self._sender.send(team, note["text"], key=context.key, webhook=webhook)
         return {"sent": True}

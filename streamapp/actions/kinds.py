@@ -80,7 +80,7 @@ def _task(
         "description": description,
         "priority": priority,
         "assigned_to_type": assignee[0],
-        "assigned_to_id": assignee[1],
+        "assigned_to_id": context.capabilities.team_names.get(assignee[1], assignee[1]),
         "due_in": due_in,
         "metadata": {"action": action, **(metadata or {})},
     }

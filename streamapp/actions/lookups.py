@@ -14,14 +14,13 @@ import orjson
 
 from streamapp.actions.base import (
     CallContext,
-    ExternalExecutor,
     PlanningContext,
     StepContext,
     StepDraft,
 )
 from streamapp.actions.capabilities import CALENDAR, INVENTORY, ORDER, PRICING
-from streamapp.actions.clients import JsonClient
 from streamapp.actions.external import about_message, encode
+from streamapp.actions.http_executor import HttpExecutor
 from streamapp.actions.kinds import HumanTask
 from streamapp.intents.entities import amount, lookup
 from streamapp.services.errors import Rejected
@@ -51,14 +50,14 @@ class LookUp:
         return [StepDraft(f"{service}_lookup", "", fields, required=False)]
 
 
-class LookUpExecutor(ExternalExecutor):
+class LookUpExecutor(HttpExecutor):
     """Asks one service. It changes nothing there, so there is nothing to undo."""
 
     service: ClassVar[str]
     key_honoured = True  # a question has no effect to be doubled
 
-    def __init__(self, http: JsonClient) -> None:
-        self._http = http
+    def describe(self, context: StepContext) -> str:
+        return f"POST {self.service} /lookups/{context.step.action}"
 
     def request(self, context: StepContext) -> bytes:
         entities = context.message.entities
@@ -72,7 +71,7 @@ class LookUpExecutor(ExternalExecutor):
         """The answer. Raises ``Rejected`` for one that is too long to be kept."""
         path = f"/lookups/{context.step.step.action}"
         try:
-            answer = await self._http.post(path, request, key=context.key)
+            answer = await self.client(context).post(path, request, key=context.key)
         except HttpRejected as error:
             if error.status == _NOT_FOUND:
                 return {"found": False}

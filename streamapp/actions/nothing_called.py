@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import SecretStr
+
 from streamapp.actions.capabilities import CALENDAR, INVENTORY, ORDER, PRICING
 from streamapp.actions.clients import Clients
 
@@ -31,7 +33,9 @@ class _NoMail:
 
 
 class _NoSlack:
-    async def send(self, team: str, text: str, *, key: str) -> None:
+    async def send(
+        self, team: str, text: str, *, key: str, webhook: SecretStr | None = None
+    ) -> None:
         raise AssertionError("nothing is sent to Slack here")
 
 

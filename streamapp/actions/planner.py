@@ -7,8 +7,10 @@ from typing import Any
 
 from streamapp.actions.base import Capabilities, Phase, PlanningContext, StepDraft
 from streamapp.actions.contents import CONTENT
+from streamapp.actions.openings import Opening, opening
 from streamapp.actions.registry import REPLY, ActionRegistry
 from streamapp.actions.texts import TEXT_LIMIT, reply_text, shortened
+from streamapp.actions.wording import apology, filled_in_later
 from streamapp.intents.base import Decision, Thresholds
 from streamapp.saga.model import Message, Plan, Step
 
@@ -26,15 +28,21 @@ def make_plan(
     capabilities: Capabilities,
     thresholds: Thresholds,
     suggested: Sequence[str] = (),
+    suggested_response: str | None = None,
 ) -> Plan:
     """The plan of one run: look-ups first, then effects, then notifications, the reply last,
-    otherwise in the handler's own order. The reply is the decision's, followed by the contents that
-    the plan sends.
+    otherwise in the handler's own order, without what the business has switched off. The reply is
+    what ``opening`` chooses, followed by the contents that the plan sends.
 
     ``suggested`` are those of the decision's actions that are there only because the AI
-    proposed them; their steps are marked. Raises ``UnknownAction`` for an action without a row.
+    proposed them; their steps are marked. ``suggested_response`` is the AI's own reply. Raises
+    ``UnknownAction`` for an action without a row.
     """
-    actions = tuple(dict.fromkeys(decision.actions))
+    actions = tuple(
+        action
+        for action in dict.fromkeys(decision.actions)
+        if action not in capabilities.switched_off
+    )
     context = PlanningContext(
         message=message,
         run=run,
@@ -48,14 +56,14 @@ def make_plan(
         for action in sorted(actions, key=registry.phase)  # stable: otherwise as emitted
         for draft in registry.expand(action, context)
     ]
-    opening = _opening(decision, drafts, registry)
+    chosen = opening(message, handler_name, decision, capabilities, thresholds, suggested_response)
+    promise = decision.promise if _somebody_has_to_send(drafts, registry) else None
     contents = [n for n, (_, draft) in enumerate(drafts) if draft.executor == CONTENT]
-    reply = reply_text(opening, (drafts[n][1].params["text"] for n in contents)) or None
-    if reply is not None:
-        params: dict[str, Any] = {"to": message.reply_to, "text": opening}
-        if contents:
-            params["contents"] = contents
-        drafts.append((REPLY, StepDraft("reply", "", params, required=True)))
+    begins = " ".join(part for part in (chosen.text, promise) if part)
+    reply = reply_text(begins, (drafts[n][1].params["text"] for n in contents)) or None
+    if reply is not None or chosen.template is not None:
+        drafts.append((REPLY, _reply(message, chosen, promise, contents, capabilities)))
+        reply = reply or chosen.template
     return Plan(
         handler=handler_name,
         actions=actions,
@@ -66,20 +74,39 @@ def make_plan(
         escalate=decision.escalate,
         metadata=decision.metadata,
         reply=reply,
+        # Who is sent the message again knows already that it came to nothing before.
+        apology=apology(message, capabilities) if reply is not None and run == 0 else None,
     )
 
 
-def _opening(
-    decision: Decision, drafts: Sequence[tuple[str, StepDraft]], registry: ActionRegistry
-) -> str | None:
-    """What the reply begins with: the promise is added where a person has to send something."""
-    missing = any(
+def _somebody_has_to_send(
+    drafts: Sequence[tuple[str, StepDraft]], registry: ActionRegistry
+) -> bool:
+    """Whether a content is missing, so that the handler's promise holds."""
+    return any(
         registry.phase(action) is Phase.REPLY and draft.executor != CONTENT
         for action, draft in drafts
     )
-    if decision.promise and missing:
-        return f"{decision.reply or ''} {decision.promise}".strip()
-    return decision.reply
+
+
+def _reply(
+    message: Message,
+    chosen: Opening,
+    promise: str | None,
+    contents: list[int],
+    capabilities: Capabilities,
+) -> StepDraft:
+    params: dict[str, Any] = {"to": message.reply_to}
+    if chosen.template is None:
+        params["text"] = " ".join(part for part in (chosen.text, promise) if part) or None
+    else:
+        params |= {"topic": chosen.topic, "text": chosen.text or ""}
+        params |= filled_in_later(chosen.template, capabilities)
+        if promise:
+            params["promise"] = promise
+    if contents:
+        params["contents"] = contents
+    return StepDraft(REPLY, "", params, required=True, version=2 if chosen.template else 1)
 
 
 def plan_for_error(error_type: str, error_message: str) -> Plan:

@@ -25,6 +25,7 @@ OWN = {
     "send": ("streamapp.cli.send", "Send JSON lines to the input topic."),
     "dlq": ("streamapp.cli.dlq", "Look at dead letters, send them again."),
     "sagas": ("streamapp.cli.sagas", "Look at sagas, resume or resolve stuck ones."),
+    "business": ("streamapp.cli.business", "Look at what businesses set, change it."),
     "circuits": ("streamapp.cli.circuits", "Look at a worker's circuits."),
 }
 FAUST = {

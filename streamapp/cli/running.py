@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 import orjson
 
-from streamapp.actions.capabilities import capabilities
 from streamapp.actions.nothing_called import no_calls
 from streamapp.extensions import Catalogue, ExtensionError, load_catalogue
 from streamapp.intents.base import Thresholds
@@ -25,10 +24,10 @@ from streamapp.storage.queries import Queries
 
 T = TypeVar("T")
 
-_DATABASE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
+UNREACHABLE: tuple[type[BaseException], ...] = (*DATABASE_ERRORS, ValueError)
 
 
-class _Name(click.ParamType):
+class Name(click.ParamType):
     """A text of 1 to 256 characters that can be shown."""
 
     name = "name"
@@ -59,7 +58,7 @@ by_option = click.option(
     "actor",
     default=_user,
     show_default="the user of the operating system",
-    type=_Name(),
+    type=Name(),
     help="Who asks for it, for the audit log.",
 )
 
@@ -95,14 +94,12 @@ def catalogue() -> Catalogue:
         raise WrongSetting(str(error)) from None
 
 
-def planner(settings: Settings) -> Planner:
-    """What makes the plans that a worker with these settings makes. Raises ``WrongSetting``."""
-    known = catalogue()
+def planner(settings: Settings, known: Catalogue) -> Planner:
+    """What makes the plans that a worker with these settings makes."""
     return Planner(
         known.intents,
         known.actions,
         thresholds=Thresholds(settings.confidence_minimum, settings.confidence_high),
-        capabilities=capabilities(settings),
         suggested_actions=settings.suggested_actions,
     )
 
@@ -126,7 +123,7 @@ async def with_pool(settings: Settings, work: Callable[[Pool], Awaitable[T]]) ->
             return await work(pool)
         finally:
             pool.terminate()
-    except _DATABASE as error:
+    except UNREACHABLE as error:
         raise Failed(unreachable_database(error)) from None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from streamapp.saga.model import Message
+from streamapp.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Thresholds:
     """Confidence limits of routing (settings)."""
 
@@ -17,7 +18,7 @@ class Thresholds:
     high: float = 0.8
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """What a handler wants done: actions in its own order, and what to tell the customer.
 
@@ -31,6 +32,7 @@ class Decision:
     reply: str | None = None
     why: tuple[str, ...] = ()  # for people: what led to the actions beyond the fixed ones
     promise: str | None = None
+    generic: bool = False  # the reply says nothing of what was asked: another may fit better
 
 
 class IntentHandler(ABC):

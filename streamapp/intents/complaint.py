@@ -8,6 +8,8 @@ from streamapp.intents.text import CustomerText, UrgencyWords
 from streamapp.saga.model import Message
 
 _CRITICAL = frozenset({"critical", "urgent"})
+_AT_ONCE = ("notify_supervisor", "priority_critical", "immediate_followup")
+_IN_TIME = ("priority_high", "schedule_followup")
 _URGENCY = UrgencyWords(("urgent", "immediately", "emergency"))
 
 
@@ -39,14 +41,18 @@ class ComplaintHandler(IntentHandler):
         critical = constant(lookup(entities, "severity")) in _CRITICAL
         if critical:
             why.append("severity: critical")
-        elif _URGENCY.found_in(CustomerText(message.text)):
+        elif (word := _URGENCY.first_in(CustomerText(message.text))) is not None:
             critical = True
-            why.append("urgent words in the text: critical")
+            why.append(f"urgent words in the text ({word}): critical")
+        if critical:
+            why.append(f"critical: {', '.join((*_AT_ONCE, 'consider_compensation'))}")
+        else:
+            why.append(f"not critical: {', '.join(_IN_TIME)}")
         actions = ["create_support_ticket", "notify_support_team"]
         if critical:
-            actions += ("notify_supervisor", "priority_critical", "immediate_followup")
+            actions += _AT_ONCE
         else:
-            actions += ("priority_high", "schedule_followup")
+            actions += _IN_TIME
         if order_id is not None:
             actions += ("fetch_order_details", "notify_fulfillment_team")
             why.append("order id known: fetch_order_details, notify_fulfillment_team")

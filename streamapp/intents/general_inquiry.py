@@ -109,7 +109,7 @@ class GeneralInquiryHandler(IntentHandler):
         if row is None:
             row = CATEGORIES[GENERAL]
             reason += f", not known: treated as {GENERAL}"
-        why = [reason]
+        why = [f"{reason}: {', '.join(row.actions)}"]
         actions = [*_FIRST, *row.actions]
         if not confident:
             actions += row.unsure
@@ -117,9 +117,9 @@ class GeneralInquiryHandler(IntentHandler):
         urgent = is_urgent(entities)
         if urgent:
             why.append("urgency: priority_high, notify_support_team")
-        elif _URGENCY.found_in(text):
+        elif (word := _URGENCY.first_in(text)) is not None:
             urgent = True
-            why.append("urgent words in the text: priority_high, notify_support_team")
+            why.append(f"urgent words in the text ({word}): priority_high, notify_support_team")
         if urgent:
             actions += _URGENT
         actions += _LAST
@@ -134,6 +134,7 @@ class GeneralInquiryHandler(IntentHandler):
             },
             # True whatever becomes of the rest: a follow-up is always scheduled.
             reply="Thank you for your message. Our team will follow up with you.",
+            generic=True,
             why=tuple(why),
         )
 
@@ -144,8 +145,9 @@ def _category(entity: Any, text: CustomerText) -> tuple[Any, str]:
         name = category(entity) or entity
         return name, f"category named: {name}"
     for name, keywords in _KEYWORDS.items():
-        if keywords.found_in(text):
-            return name, f"words of {name} in the text"
+        word = keywords.first_in(text)
+        if word is not None:
+            return name, f"words of {name} in the text ({word})"
     return GENERAL, f"no category named or found: {GENERAL}"
 
 

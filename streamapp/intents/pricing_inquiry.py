@@ -44,7 +44,9 @@ class PricingInquiryHandler(IntentHandler):
             why = ["neither product nor category known: send_general_price_list"]
         if custom_quote:
             actions += ("prepare_custom_quote", "notify_sales_manager")
-            why.append(f"volume above {CUSTOM_QUOTE_ABOVE}: custom quote")
+            why.append(
+                f"volume above {CUSTOM_QUOTE_ABOVE}: prepare_custom_quote, notify_sales_manager"
+            )
         return Decision(
             actions=tuple(actions),
             escalate=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from streamapp.intents.availability_inquiry import AvailabilityInquiryHandler
@@ -15,6 +15,7 @@ from streamapp.intents.pricing_inquiry import PricingInquiryHandler
 from streamapp.intents.schedule_call import ScheduleCallHandler
 from streamapp.intents.unknown import UnknownHandler
 from streamapp.saga.model import Message
+from streamapp.values import value
 
 REVIEW: Final = "flag_for_review"  # appended to every plan made in doubt
 
@@ -27,7 +28,7 @@ class UndeclaredAction(Exception):
     """A handler emitted an action that its ``emits`` does not name."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Routed:
     """A message's handler and what it decided, after the rules of routing.
 

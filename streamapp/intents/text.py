@@ -82,13 +82,19 @@ class Keywords:
 
     def found_in(self, text: CustomerText) -> bool:
         """Whether any of them stands in the text."""
+        return self.first_in(text) is not None
+
+    def first_in(self, text: CustomerText) -> str | None:
+        """One of them that stands in the text, as it is written there, always the same one."""
         if not self._words.isdisjoint(text.words):
-            return True
-        return any(
-            any(form in text.folded for form in forms)  # a cheap look before the costly one
-            and pattern.search(text.folded) is not None
-            for forms, pattern in self._phrases
-        )
+            return min(self._words & text.words)
+        for forms, pattern in self._phrases:
+            # A cheap look before the costly one.
+            if any(form in text.folded for form in forms):
+                match = pattern.search(text.folded)
+                if match is not None:
+                    return match[0]
+        return None
 
 
 class UrgencyWords:
@@ -103,6 +109,11 @@ class UrgencyWords:
 
     def found_in(self, text: CustomerText) -> bool:
         """Whether any of them stands in the text and is meant."""
-        return self._keywords.found_in(text) and any(
-            match[1] is None for match in self._pattern.finditer(text.folded)
-        )
+        return self.first_in(text) is not None
+
+    def first_in(self, text: CustomerText) -> str | None:
+        """The first of them that stands in the text and is meant."""
+        if not self._keywords.found_in(text):
+            return None
+        matches = self._pattern.finditer(text.folded)
+        return next((match[0] for match in matches if match[1] is None), None)

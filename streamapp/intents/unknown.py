@@ -27,9 +27,10 @@ class UnknownHandler(IntentHandler):
     def decide(self, message: Message, thresholds: Thresholds) -> Decision:
         actions = ["flag_for_review", "notify_agent", "requires_human_intervention"]
         why = ["needs a person: escalated"]
-        if _URGENCY.found_in(CustomerText(message.text)):
+        word = _URGENCY.first_in(CustomerText(message.text))
+        if word is not None:
             actions += ("priority_high", "notify_supervisor")
-            why.append("urgent words in the text: priority_high, notify_supervisor")
+            why.append(f"urgent words in the text ({word}): priority_high, notify_supervisor")
         return Decision(
             actions=tuple(actions),
             escalate=True,
@@ -42,6 +43,7 @@ class UnknownHandler(IntentHandler):
                 "Thank you for your message. A member of our team will read it and "
                 "get back to you soon."
             ),
+            generic=True,
             why=tuple(why),
         )
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from streamapp.actions.topics import APOLOGY, TOPICS, reply_topic
 from streamapp.pipeline.outcomes import Outcome, Reason
 from streamapp.resilience.circuit_breaker import CallKind, CircuitState
 from streamapp.saga.model import Message
@@ -48,6 +49,7 @@ Dependency = Literal["database", "broker"]
 FenceOutcome = Literal["raised", "dropped"]
 
 _WORK = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RATIO = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -85,6 +87,7 @@ class Metrics:
         self._circuits = frozenset(circuits)
         self._businesses = frozenset(businesses)
         self._intents = frozenset(intents)
+        self._topics = frozenset({*TOPICS, APOLOGY, *map(reply_topic, self._intents)})
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, namespace=PREFIX, registry=registry)
@@ -126,7 +129,7 @@ class Metrics:
         )
         self.actions = counter("actions", "Steps that ended, by action.", "action", "status")
         self.action_duration = histogram(
-            "action_duration_seconds", "From a step's first attempt to its end.", "action"
+            "action_duration_seconds", "From an external step's first attempt to its end.", "action"
         )
         self.action_retries = counter(
             "action_retries", "Attempts that failed and are followed by another.", "action"
@@ -157,6 +160,9 @@ class Metrics:
             "lead_state_changes", "Changes of leads' statuses.", "from_state", "to_state"
         )
         self.responses = counter("responses", "Replies to customers.", "channel", "status")
+        self.texts_failed = counter(
+            "texts_failed", "Templates of businesses that failed: the plain text was used.", "topic"
+        )
         self.in_flight = gauge("in_flight_messages", "Deliveries taken in that have no outcome.")
         self.lanes = gauge("lanes_active", "Leads with work under way or waiting.")
         self.lag = gauge(
@@ -181,6 +187,9 @@ class Metrics:
             "deliveries_skipped",
             "Places in a topic where fetched records did not reach us and were fetched again.",
             "topic",
+        )
+        self.loop_lag = histogram(
+            "loop_lag_seconds", "How much later than asked the event loop is.", buckets=_LAG
         )
         self.defects = counter("defects", "Errors of our own code, by place.", "where")
         self.outage = gauge("outage", "1 while this cannot be reached.", "dependency")
@@ -259,10 +268,12 @@ class Metrics:
 
     # Sagas (saga.observer.SagaObserver)
 
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
+    def step_finished(self, action: str, status: str, seconds: float | None) -> None:
+        """A step ended; ``seconds`` since its first attempt, None where it is part of a commit."""
         name = known(action, self._actions)
         self._steps[name, known(status, STEP_STATUSES)].inc()
-        self._durations[name].observe(seconds)
+        if seconds is not None:
+            self._durations[name].observe(seconds)
 
     def attempt_failed(self, action: str, error: str) -> None:
         self.action_retries.labels(known(action, self._actions)).inc()
@@ -286,6 +297,10 @@ class Metrics:
     def responded(self, channel: str = "whatsapp", status: str = "queued") -> None:
         """A reply is durable (``queued``), ``sent`` or ``failed``."""
         self._responses(known(channel, CHANNELS), known(status, ("queued", "sent", "failed"))).inc()
+
+    def text_failed(self, topic: str) -> None:
+        """A template of a business failed, and the plain text was used."""
+        self.texts_failed.labels(known(topic, self._topics)).inc()
 
     # Circuits, dead letters, outages
 

@@ -11,7 +11,6 @@ ids that it lacks. Fields that nobody knows are let be: the record's own bytes a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -19,6 +18,7 @@ from streamapp.pipeline import json_document
 from streamapp.pipeline.dead_letter import origin_of
 from streamapp.pipeline.outcomes import Record
 from streamapp.saga.model import Message
+from streamapp.values import value
 
 RESULT = "ai.process.result"
 ERROR = "ai.error"
@@ -41,7 +41,7 @@ class InvalidPayload(Exception):
         self.processing_id = processing_id
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AIResult:
     """A valid result of the AI. ``ignored_suggestions`` counts what was no action name."""
 
@@ -77,7 +77,7 @@ class AIResult:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AIError:
     """A valid error report of the AI. ``processing_id`` is its identity: of the event where it
     has an id, else of the record in which it came first."""

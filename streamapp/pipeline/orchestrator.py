@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from hashlib import sha256
 
-from streamapp.actions.base import Capabilities
 from streamapp.actions.planner import AI_ERROR, plan_for_error
 from streamapp.actions.registry import ActionRegistry
 from streamapp.intents.base import Thresholds
@@ -26,7 +25,7 @@ from streamapp.pipeline.dead_letter import (
 from streamapp.pipeline.messages import AIError, AIResult, InvalidPayload, decode
 from streamapp.pipeline.outcomes import Outcome, Reason, Record
 from streamapp.pipeline.planning import Planner
-from streamapp.pipeline.ports import DeadLetterSink, PipelineObserver, Seen, Tenants
+from streamapp.pipeline.ports import Businesses, DeadLetterSink, PipelineObserver, Seen, Tenants
 from streamapp.pipeline.redrive import Redrive, redrive_of
 from streamapp.saga.executor import SagaExecutor
 from streamapp.saga.letters import first_source
@@ -40,9 +39,10 @@ from streamapp.saga.model import (
 )
 from streamapp.saga.parking import Lease, Parking
 from streamapp.saga.passage import AlreadyClaimed
+from streamapp.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """The outcome of a delivery.
 
@@ -60,7 +60,6 @@ class PipelineConfig:
     consumer_group: str
     max_payload_bytes: int
     thresholds: Thresholds
-    capabilities: Capabilities
     suggested_actions: bool
 
 
@@ -76,6 +75,7 @@ class Pipeline:
         sagas: SagaExecutor,
         seen: Seen,
         tenants: Tenants,
+        businesses: Businesses,
         dead_letters: DeadLetterSink,
         observer: PipelineObserver,
     ) -> None:
@@ -84,12 +84,12 @@ class Pipeline:
             intents,
             actions,
             thresholds=config.thresholds,
-            capabilities=config.capabilities,
             suggested_actions=config.suggested_actions,
         )
         self._sagas = sagas
         self._seen = seen
         self._tenants = tenants
+        self._businesses = businesses
         self._dead_letters = dead_letters
         self._observer = observer
         self.active = 0  # passages begun and not ended: in flight
@@ -174,8 +174,15 @@ class Pipeline:
         message = result.message(tenant_id)
         milliseconds = result.processing_time_ms
         self._observer.understood(message, None if milliseconds is None else milliseconds / 1000)
+        business = await self._businesses.find(result.business_id)
         try:
-            plan, _ = self._planner.plan(message, result.suggested_actions, run)
+            plan, _ = self._planner.plan(
+                message,
+                business.capabilities,
+                suggested=result.suggested_actions,
+                suggested_response=result.suggested_response,
+                run=run,
+            )
         except Exception as error:
             self._observer.defect("handler", error)
             return await self._dead_letter(

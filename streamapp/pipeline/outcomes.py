@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from streamapp.values import value
 
 
 class Outcome(StrEnum):
@@ -36,7 +38,7 @@ class Reason(StrEnum):
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """A record as it lies in the input topic: bytes, untouched."""
 

@@ -24,17 +24,27 @@ class Planner:
         actions: ActionRegistry,
         *,
         thresholds: Thresholds,
-        capabilities: Capabilities,
         suggested_actions: bool,
     ) -> None:
         self._intents = intents
         self._actions = actions
         self._thresholds = thresholds
-        self._capabilities = capabilities
         self._suggested_actions = suggested_actions
 
-    def plan(self, message: Message, suggested: Sequence[str], run: int = 0) -> tuple[Plan, Routed]:
-        """The plan of one run, and how it came about. Raises whatever a handler raises."""
+    def plan(
+        self,
+        message: Message,
+        capabilities: Capabilities,
+        *,
+        suggested: Sequence[str] = (),
+        suggested_response: str | None = None,
+        run: int = 0,
+    ) -> tuple[Plan, Routed]:
+        """The plan of one run for a business of these ``capabilities``, and how it came about.
+
+        ``suggested`` and ``suggested_response`` are what the AI proposed. Raises whatever a
+        handler raises.
+        """
         routed = self._intents.route(
             message,
             self._thresholds,
@@ -47,8 +57,9 @@ class Planner:
             routed.decision,
             run=run,
             registry=self._actions,
-            capabilities=self._capabilities,
+            capabilities=capabilities,
             thresholds=self._thresholds,
             suggested=routed.suggested,
+            suggested_response=suggested_response,
         )
         return plan, routed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from streamapp.businesses.business import Business
 from streamapp.pipeline.outcomes import Outcome, Record
 from streamapp.saga.model import Message
 
@@ -23,6 +24,13 @@ class Tenants(Protocol):
 
         Waits while the database is away.
         """
+
+
+class Businesses(Protocol):
+    """What the business of a message sets for itself."""
+
+    async def find(self, business_id: str) -> Business:
+        """The business as it stands. Waits while the database is away."""
 
 
 class DeadLetterSink(Protocol):

@@ -95,6 +95,7 @@ class Attempts:
         """Attempt until done, staged for the next transaction, or failed for good."""
         while True:
             await self._until_due()
+            await self._executor.ready(self._passage.state.message)
             # The place is taken before STARTED: a call begins right after its commit.
             async with self._bulkhead.place(partial(self._parking.parked, in_line=True)):
                 failure, finished = await self._attempt()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from streamapp.saga.model import SagaState, SagaWrite
+from streamapp.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Written:
     """A write that is durable.
 

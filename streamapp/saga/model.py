@@ -16,6 +16,7 @@ from streamapp.pipeline.outcomes import Headers, Reason
 from streamapp.saga.ids import Direction
 from streamapp.saga.operations import Operation
 from streamapp.saga.write_ids import new_write_id
+from streamapp.values import value
 
 PLAN_VERSION = 1
 UNREADABLE_PLAN = 0  # stands for a plan of another form: nothing of it may be run or undone
@@ -41,7 +42,7 @@ class StepStatus(StrEnum):
     FAILED = "FAILED"  # for good
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Source:
     """The record a message came in."""
 
@@ -60,7 +61,7 @@ class Source:
         return self.topic, self.partition
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Step:
     """One step of a stored plan: at most one external effect.
 
@@ -83,7 +84,7 @@ class Step:
         return f"{self.action}.{self.sub_step}" if self.sub_step else self.action
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """What the steps of a saga may know of the message that it works on."""
 
@@ -99,7 +100,7 @@ class Message:
     reply_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """What a run will do, as stored at its claim."""
 
@@ -110,6 +111,7 @@ class Plan:
     metadata: dict[str, Any]
     reply: str | None
     version: int = PLAN_VERSION
+    apology: dict[str, Any] | None = None  # what the customer is told if all of it is undone
 
 
 @dataclass(slots=True)
@@ -161,7 +163,7 @@ class SagaState:
         return payload_hash == self.payload_hash or payload_hash in self.earlier_hashes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutboxRecord:
     """A record that is published after the commit; ``id`` makes a second insert harmless."""
 
@@ -172,7 +174,7 @@ class OutboxRecord:
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settlement:
     """Dead letters that are resolved together with a saga's state, for good.
 
@@ -188,7 +190,7 @@ class Settlement:
     unsettled: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CarriedOut:
     """A person's request, and what became of it; each is carried out at most once."""
 

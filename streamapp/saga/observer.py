@@ -10,8 +10,9 @@ from streamapp.saga.model import Message
 class SagaObserver(Protocol):
     """Called in the event loop, so implementations return at once and never raise."""
 
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
-        """A step ended: ``done`` or ``failed``; seconds since its first attempt."""
+    def step_finished(self, action: str, status: str, seconds: float | None) -> None:
+        """A step ended: ``done`` or ``failed``; seconds since its first attempt, None for one that
+        is part of a commit and has no time of its own."""
 
     def attempt_failed(self, action: str, error: str) -> None:
         """An attempt failed and another one follows."""
@@ -27,6 +28,9 @@ class SagaObserver(Protocol):
 
     def dead_lettered(self, reason: str) -> None:
         """A dead letter is durable (as an outbox row of the saga)."""
+
+    def text_failed(self, topic: str) -> None:
+        """A template of a business failed, and the plain text was used."""
 
     def responded(self) -> None:
         """A reply to the customer is durable."""

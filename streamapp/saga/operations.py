@@ -9,14 +9,16 @@ finds its own row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from streamapp.values import value
 
 Priority = Literal["low", "normal", "high", "critical"]
 JsonObject = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InsertTask:
     """A task for a person. ``due_in`` counts seconds from the transaction's time."""
 
@@ -31,7 +33,7 @@ class InsertTask:
     metadata: JsonObject = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CancelTask:
     """Cancels a task of this saga if it is there and not finished; its metadata is kept and
     ``cancellation_reason`` added."""
@@ -40,7 +42,7 @@ class CancelTask:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RaisePriority:
     """Raises the priority of all tasks of this run, never lowers it, and brings their due
     times to at most ``due_within`` seconds from the transaction's time."""
@@ -49,7 +51,7 @@ class RaisePriority:
     due_within: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InsertActivity:
     """A row in the lead's history."""
 
@@ -63,7 +65,7 @@ class InsertActivity:
     metadata: JsonObject = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetLeadStatus:
     """Sets the lead's status. Its step's output gets ``previous_status`` (absent when the lead
     is not in ``leads``) and, for the metric, ``status``."""
@@ -71,7 +73,7 @@ class SetLeadStatus:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RestoreLeadStatus:
     """Restores a status, but only where it is still the one that this saga had set."""
 
@@ -79,7 +81,7 @@ class RestoreLeadStatus:
     previous: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendMessage:
     """A record for ``whatsapp-outbound``, published from the outbox after the commit."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 
 from streamapp.actions.base import StepContext
 from streamapp.saga.ids import Direction
@@ -78,14 +80,14 @@ class Passage:
         Those that are staged count: they become durable in the same transaction as what the
         executor makes of them, or before.
         """
-        rows = {row.ordinal: row for row in self.state.steps.values() if row.direction == "forward"}
-        rows.update((row.ordinal, row) for row in self._write.steps if row.direction == "forward")
+        outputs: dict[int, dict[str, Any]] = {}
+        for row in chain(self.state.steps.values(), self._write.steps):
+            if row.direction == "forward":
+                if row.status is StepStatus.DONE and row.output is not None:
+                    outputs[row.ordinal] = row.output
+                else:
+                    outputs.pop(row.ordinal, None)
         steps = self.state.plan.steps
-        outputs = {
-            ordinal: row.output
-            for ordinal, row in rows.items()
-            if row.status is StepStatus.DONE and row.output is not None
-        }
         return StepContext(
             message=self.state.message,
             run=self.state.run,

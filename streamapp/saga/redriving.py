@@ -96,7 +96,7 @@ class Redriving(Running):
         )
 
     async def _again(self, step: Step) -> Failure | None:
-        executor = self.executor.registry.executor(step.executor, step.version)
+        executor = await self._executor(step)
         if executor is not None:
             return await self._carry_out(step, executor)
         await self._settle()

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from streamapp.actions.base import Executor, ExternalExecutor, OwnExecutor
+from streamapp.actions.registry import REPLY
+from streamapp.actions.topics import APOLOGY
+from streamapp.actions.wording import fill_in, warn
 from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.attempts import Attempts, Failure
-from streamapp.saga.ids import Direction
+from streamapp.saga.ids import Direction, row_id
 from streamapp.saga.letters import was_dead_lettered
 from streamapp.saga.model import (
     PLAN_VERSION,
@@ -80,7 +83,7 @@ class Running:
             row = self.passage.row(step)
             if row is not None and row.status in (StepStatus.DONE, StepStatus.FAILED):
                 continue
-            executor = self.executor.registry.executor(step.executor, step.version)
+            executor = await self._executor(step)
             if executor is None:
                 await self.park(Reason.PLAN_CHANGED, no_code_runs(step))
                 return
@@ -99,6 +102,13 @@ class Running:
         self._tell_end(SagaStatus.COMPLETED)
         await self.passage.flush()
 
+    async def _executor(self, step: Step) -> Executor | None:
+        """The code that runs a step here, with what it needs; None where it has to wait for it."""
+        executor = self.executor.registry.executor(step.executor, step.version)
+        if isinstance(executor, ExternalExecutor) and not await executor.ready(self.state.message):
+            return None
+        return executor
+
     async def _carry_out(self, step: Step, executor: Executor) -> Failure | None:
         if isinstance(executor, OwnExecutor):
             return await self._own(step, executor)
@@ -110,12 +120,12 @@ class Running:
         try:
             context = self.passage.context(step)
             operations = executor.operations(context)
-            row = replace(row, output=executor.output(context))
+            row.output = executor.output(context)
         except Exception as error:
             return self._failed(row, Reason.HANDLER_ERROR, repr(error))
         self._stage(step, row, operations)
         action = step.action
-        self.passage.after(lambda: self.observer.step_finished(action, "done", 0.0))
+        self.passage.after(lambda: self.observer.step_finished(action, "done", None))
         if self._one_by_one:
             try:
                 await self.passage.flush()
@@ -136,7 +146,7 @@ class Running:
         self.passage.stage(row)
         action, direction = self.state.plan.steps[row.ordinal].action, row.direction
         if direction == "forward":
-            self.passage.after(lambda: self.observer.step_finished(action, "failed", 0.0))
+            self.passage.after(lambda: self.observer.step_finished(action, "failed", None))
         else:
             self.passage.after(lambda: self.observer.compensation_finished(action, "failed"))
         return Failure(reason, text, row)
@@ -181,14 +191,14 @@ class Running:
     async def _external(
         self, step: Step, executor: ExternalExecutor, direction: Direction
     ) -> Failure | None:
-        config = self.executor.config
+        config, circuit = self.executor.config, executor.circuit(self.state.message)
         attempts = Attempts(
             self.passage,
             step,
             executor,
             direction,
-            breaker=self.executor.breakers.get(executor.service),
-            bulkhead=self.executor.bulkheads.get(executor.service, executor.max_concurrent),
+            breaker=self.executor.breakers.get(circuit),
+            bulkhead=self.executor.bulkheads.get(circuit, executor.max_concurrent),
             schedule=config.schedule,
             max_wait=config.max_wait_required if step.required else config.max_wait_best_effort,
             parking=self.parking,
@@ -237,7 +247,7 @@ class Running:
             row = self.passage.row(step, "compensate")
             if row is not None and row.status is StepStatus.DONE:
                 continue
-            executor = self.executor.registry.executor(step.executor, step.version)
+            executor = await self._executor(step)
             if executor is None:
                 await self.park(
                     Reason.PLAN_CHANGED,
@@ -258,9 +268,27 @@ class Running:
                 )
                 return
         self.passage.stage_status(SagaStatus.COMPENSATED, processing="failed")
+        self._apologise()
         self._stage_letter(self.state.reason or Reason.HANDLER_ERROR, self.state.error or "")
         self._tell_end(SagaStatus.COMPENSATED)
         await self.passage.flush()
+
+    def _apologise(self) -> None:
+        """Tell the customer that it came to nothing, in the commit that says so: once a message,
+        however often it is sent again."""
+        apology, state = self.state.plan.apology, self.state
+        if apology is None:
+            return
+        context = self.passage.context(state.plan.steps[-1])
+        text, error = fill_in(apology, context)
+        if error is not None:
+            warn(APOLOGY, context, error)
+            self.passage.after(lambda: self.observer.text_failed(APOLOGY))
+        message_id = row_id("message", state.message.processing_id, state.run, REPLY, APOLOGY)
+        self.passage.stage_record(
+            self._outbound(SendMessage(message_id, state.message.reply_to, text))
+        )
+        self.passage.after(self.observer.responded)
 
     async def _undo_own(self, step: Step, executor: OwnExecutor) -> Failure | None:
         row = _own_row(step, "compensate", None)

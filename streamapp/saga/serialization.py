@@ -35,6 +35,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "escalate": plan.escalate,
         "metadata": plan.metadata,
         "reply": plan.reply,
+        "apology": plan.apology,
     }
 
 
@@ -53,6 +54,7 @@ def plan_from_json(stored: dict[str, Any]) -> Plan:
         metadata=stored["metadata"],
         reply=stored["reply"],
         version=version,
+        apology=stored.get("apology"),  # plans of earlier programs have none
     )
 
 

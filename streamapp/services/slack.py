@@ -63,13 +63,16 @@ class Slack:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def send(self, team: str, text: str, *, key: str) -> None:
-        """Put one message into the team's channel, with the key as its reference.
+    async def send(
+        self, team: str, text: str, *, key: str, webhook: SecretStr | None = None
+    ) -> None:
+        """Put one message into the team's channel, or into that of ``webhook``, with the key as its
+        reference.
 
         Raises ``NotNow`` before the team's turn, ``Rejected`` where Slack refuses it for good or
         the team has no webhook, else ``Retryable``.
         """
-        url = self._webhooks.get(team)
+        url = webhook.get_secret_value() if webhook is not None else self._webhooks.get(team)
         if url is None:
             raise Rejected(f"slack: {excerpt(team)} has no webhook")
         held = 0.0

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import UUID
 
-from streamapp.saga.model import SagaWrite, StepRow
+from streamapp.saga.model import Message, SagaWrite, StepRow
 from streamapp.saga.operations import (
     CancelTask,
     InsertActivity,
     InsertTask,
-    Operation,
     RaisePriority,
     RestoreLeadStatus,
     SetLeadStatus,
 )
-from streamapp.storage.batch import fragment, insert_rows, recordset
+from streamapp.storage.batch import fragment, insert_rows
 from streamapp.storage.connection import Connection
-
-TASKS = """
-INSERT INTO tasks (task_id, lead_id, business_id, tenant_id, processing_id, run, task_type, title,
-    description, status, priority, assigned_to_type, assigned_to_id, due_date, metadata)
-SELECT task_id, lead_id, business_id, tenant_id, processing_id, run, task_type, title,
-    description, 'pending', priority, assigned_to_type, assigned_to_id,
-    now() + due_in * interval '1 second', metadata
-FROM json_to_recordset($1::json) AS u(task_id text, lead_id text, business_id text, tenant_id text,
-    processing_id text, run int, task_type text, title text, description text, priority text,
-    assigned_to_type text, assigned_to_id text, due_in float8, metadata jsonb)
-ON CONFLICT (task_id) DO NOTHING
-"""
 
 CANCEL_TASKS = """
 UPDATE tasks AS t SET status = 'cancelled', updated_at = now(),
@@ -48,18 +37,6 @@ WHERE t.processing_id = u.processing_id AND t.run = u.run
     AND t.status IN ('pending', 'in_progress')
 """
 PRIORITIES = ["low", "normal", "high", "critical"]
-
-ACTIVITIES = """
-INSERT INTO lead_activities (activity_id, lead_id, business_id, tenant_id, activity_type,
-    activity_description, actor_type, actor_name, channel, message_content, metadata,
-    activity_timestamp, created_at)
-SELECT activity_id, lead_id, business_id, tenant_id, activity_type, description, actor_type,
-    actor_name, channel, message_content, metadata, now(), now()
-FROM json_to_recordset($1::json) AS u(activity_id text, lead_id text, business_id text,
-    tenant_id text, activity_type text, description text, actor_type text, actor_name text,
-    channel text, message_content text, metadata jsonb)
-ON CONFLICT (activity_id) DO NOTHING
-"""
 
 SET_LEADS = """
 WITH before AS (
@@ -94,84 +71,110 @@ def touches_lead(write: SagaWrite) -> bool:
     )
 
 
-async def apply_operations(
-    connection: Connection, writes: Sequence[SagaWrite]
-) -> dict[Any, dict[int, dict[str, Any]]]:
-    """Write the operations; gives what the database answered, by write id and step ordinal.
+@dataclass(slots=True)
+class Effects:
+    """The operations of a transaction, as rows of the statements that carry them out."""
 
-    Answers are also put into the output of their step row, which is written after.
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    activities: list[dict[str, Any]] = field(default_factory=list)
+    cancels: list[tuple[str, str]] = field(default_factory=list)
+    raises: list[tuple[str, int, str, float]] = field(default_factory=list)
+    sets: list[tuple[str, str, UUID, int, str]] = field(default_factory=list)
+    restores: list[tuple[str, str, str, str | None]] = field(default_factory=list)
+    set_by: list[tuple[SagaWrite, StepRow]] = field(default_factory=list)
+
+
+def collect(writes: Iterable[SagaWrite]) -> Effects:
+    """The operations of the writes."""
+    effects = Effects()
+    for write in writes:
+        message = write.state.message
+        for row, operations in write.operations:
+            for operation in operations:
+                match operation:
+                    case InsertTask():
+                        effects.tasks.append(_task_row(write, operation))
+                    case InsertActivity():
+                        effects.activities.append(_activity_row(message, operation))
+                    case CancelTask():
+                        effects.cancels.append((operation.task_id, operation.reason))
+                    case RaisePriority():
+                        effects.raises.append(
+                            (
+                                message.processing_id,
+                                write.state.run,
+                                operation.priority,
+                                operation.due_within,
+                            )
+                        )
+                    case SetLeadStatus():
+                        effects.set_by.append((write, row))
+                        effects.sets.append(
+                            (
+                                message.lead_id,
+                                message.business_id,
+                                write.write_id,
+                                row.ordinal,
+                                operation.status,
+                            )
+                        )
+                    case RestoreLeadStatus():
+                        effects.restores.append(
+                            (
+                                message.lead_id,
+                                message.business_id,
+                                operation.expected,
+                                operation.previous,
+                            )
+                        )
+    return effects
+
+
+def _task_row(write: SagaWrite, task: InsertTask) -> dict[str, Any]:
+    message = write.state.message
+    return {
+        "task_id": task.task_id,
+        "lead_id": message.lead_id,
+        "business_id": message.business_id,
+        "tenant_id": message.tenant_id,
+        "processing_id": message.processing_id,
+        "run": write.state.run,
+        "task_type": task.task_type,
+        "title": task.title,
+        "description": task.description,
+        "priority": task.priority,
+        "assigned_to_type": task.assigned_to_type,
+        "assigned_to_id": task.assigned_to_id,
+        "due_in": task.due_in,
+        "metadata": fragment(task.metadata),
+    }
+
+
+def _activity_row(message: Message, activity: InsertActivity) -> dict[str, Any]:
+    return {
+        "activity_id": activity.activity_id,
+        "lead_id": message.lead_id,
+        "business_id": message.business_id,
+        "tenant_id": message.tenant_id,
+        "activity_type": activity.activity_type,
+        "description": activity.description,
+        "actor_type": activity.actor_type,
+        "actor_name": activity.actor_name,
+        "channel": activity.channel,
+        "message_content": activity.message_content,
+        "metadata": fragment(activity.metadata),
+    }
+
+
+async def set_leads(
+    connection: Connection, effects: Effects
+) -> dict[Any, dict[int, dict[str, Any]]]:
+    """Change the leads' status; gives what it was before, by write id and step ordinal.
+
+    The answers are also put into the output of their step row, which is written after.
     """
-    found: list[tuple[SagaWrite, StepRow, Operation]] = [
-        (write, row, operation)
-        for write in writes
-        for row, operations in write.operations
-        for operation in operations
-    ]
     outputs: dict[Any, dict[int, dict[str, Any]]] = {}
-    if not found:
-        return outputs
-    tasks, cancels, raises, activities, sets, restores = [], [], [], [], [], []
-    for write, row, operation in found:
-        state, message = write.state, write.state.message
-        lead = (message.lead_id, message.business_id)
-        owner = {
-            "lead_id": message.lead_id,
-            "business_id": message.business_id,
-            "tenant_id": message.tenant_id,
-        }
-        match operation:
-            case InsertTask():
-                tasks.append(
-                    {
-                        "task_id": operation.task_id,
-                        **owner,
-                        "processing_id": message.processing_id,
-                        "run": state.run,
-                        "task_type": operation.task_type,
-                        "title": operation.title,
-                        "description": operation.description,
-                        "priority": operation.priority,
-                        "assigned_to_type": operation.assigned_to_type,
-                        "assigned_to_id": operation.assigned_to_id,
-                        "due_in": operation.due_in,
-                        "metadata": fragment(operation.metadata),
-                    }
-                )
-            case CancelTask():
-                cancels.append((operation.task_id, operation.reason))
-            case RaisePriority():
-                raises.append(
-                    (message.processing_id, state.run, operation.priority, operation.due_within)
-                )
-            case InsertActivity():
-                activities.append(
-                    {
-                        "activity_id": operation.activity_id,
-                        **owner,
-                        "activity_type": operation.activity_type,
-                        "description": operation.description,
-                        "actor_type": operation.actor_type,
-                        "actor_name": operation.actor_name,
-                        "channel": operation.channel,
-                        "message_content": operation.message_content,
-                        "metadata": fragment(operation.metadata),
-                    }
-                )
-            case SetLeadStatus():
-                sets.append((*lead, write.write_id, row.ordinal, operation.status))
-            case RestoreLeadStatus():
-                restores.append((*lead, operation.expected, operation.previous))
-    if tasks:
-        await connection.execute(TASKS, recordset(tasks))
-    await insert_rows(connection, CANCEL_TASKS, cancels)
-    # One UPDATE changes a row once, whatever number of rows it meets it in: two steps of a saga
-    # that change the same, and are written at once, take their turns.
-    for raised in _rounds(raises, lambda row: row[0]):
-        columns = (list(column) for column in zip(*raised, strict=True))
-        await connection.execute(RAISE_PRIORITY, *columns, PRIORITIES)
-    if activities:
-        await connection.execute(ACTIVITIES, recordset(activities))
-    for changed in _rounds(sets, lambda row: row[:2]):
+    for changed in _rounds(effects.sets, lambda row: row[:2]):
         records = await connection.fetch(
             SET_LEADS, *(list(column) for column in zip(*changed, strict=True))
         )
@@ -180,15 +183,23 @@ async def apply_operations(
                 "previous_status": record["status"],
                 "status": record["wanted"],
             }
-    if sets:
-        for write, row, operation in found:
-            if isinstance(operation, SetLeadStatus):
-                answer = outputs.get(write.write_id, {}).get(row.ordinal)
-                if answer is not None:
-                    row.output = {**(row.output or {}), **answer}
-    for restored in _rounds(restores, lambda row: row[:2]):
-        await insert_rows(connection, RESTORE_LEADS, restored)
+    for write, row in effects.set_by:
+        answer = outputs.get(write.write_id, {}).get(row.ordinal)
+        if answer is not None:
+            row.output = {**(row.output or {}), **answer}
     return outputs
+
+
+async def change(connection: Connection, effects: Effects) -> None:
+    """Change rows that are there, or were inserted by the same transaction."""
+    await insert_rows(connection, CANCEL_TASKS, effects.cancels)
+    # One UPDATE changes a row once, whatever number of rows it meets it in: two steps of a saga
+    # that change the same, and are written at once, take their turns.
+    for raised in _rounds(effects.raises, lambda row: row[0]):
+        columns = (list(column) for column in zip(*raised, strict=True))
+        await connection.execute(RAISE_PRIORITY, *columns, PRIORITIES)
+    for restored in _rounds(effects.restores, lambda row: row[:2]):
+        await insert_rows(connection, RESTORE_LEADS, restored)
 
 
 def _rounds(rows: Sequence[_Row], what: Callable[[_Row], object]) -> Iterable[Sequence[_Row]]:

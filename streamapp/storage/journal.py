@@ -1,4 +1,4 @@
-"""The saga's journal on PostgreSQL: one writer that takes what waits and commits it at once.
+"""The saga's journal on PostgreSQL: writers that take what waits and commit it at once.
 
 How writes share a transaction is in ``group_commit``; the steps of a transaction, and why each
 is there, are in ``_transaction``.
@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
 from streamapp.resilience import crash_points
 from streamapp.saga.journal import Written
 from streamapp.saga.model import Fenced, SagaState, SagaWrite
 from streamapp.settings import Settings
-from streamapp.storage import batch, effects, locking, requests, settlements
+from streamapp.storage import batch, effects, locking, requests, rows, settlements
 from streamapp.storage.connection import Connection, connect
 from streamapp.storage.group_commit import Entry, Queue, Results
 from streamapp.storage.health import insist
@@ -41,24 +42,32 @@ class PostgresJournal:
         # Writes that met a lock, or whatever may pass, are repeated apart, so that the others need
         # not wait for them (protocol, 9).
         self._apart = Queue(settings, "journal-apart", self._transaction, on_outage)
-        self._common = Queue(settings, "journal", self._transaction, on_outage, self._apart)
+        self._common = [
+            Queue(settings, "journal", self._transaction, on_outage, self._apart)
+            for _ in range(settings.journal_writers)
+        ]
 
     async def start(self) -> None:
-        self._common.start()
+        for queue in self._common:
+            queue.start()
         self._apart.start()
 
     async def stop(self) -> None:
-        await self._common.stop()
+        for queue in self._common:
+            await queue.stop()
         await self._apart.stop()
 
     @property
     def backlog(self) -> int:
         """Writes that wait for a transaction."""
-        return len(self._common.entries) + len(self._apart.entries)
+        return sum(len(queue.entries) for queue in (*self._common, self._apart))
 
     async def write(self, write: SagaWrite) -> Written:
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        self._common.put(Entry(write, future))
+        # Always the same one for a saga, whose writes are measured against each other. Those of
+        # the lead's next saga begin when these are durable.
+        number = crc32(write.state.message.processing_id.encode()) % len(self._common)
+        self._common[number].put(Entry(write, future))
         return await future
 
     async def load(self, processing_id: str) -> SagaState | None:
@@ -98,14 +107,20 @@ class PostgresJournal:
             live = [*claims, *others]
             writes = [entry.write for entry in live]
             if writes:
-                outputs = await effects.apply_operations(connection, writes)
-                await batch.upsert_steps(connection, writes)
+                operations = effects.collect(writes)
+                outputs = await effects.set_leads(connection, operations)
+                await rows.insert(
+                    connection,
+                    writes,
+                    operations,
+                    consumer_group=self._group,
+                    window=self._settings.dedup_window,
+                )
+                await effects.change(connection, operations)
                 await batch.revive_sagas(connection, writes)
                 await batch.update_sagas(connection, writes)
                 await settlements.settle(connection, writes)
                 await requests.note_carried_out(connection, writes)
-                await batch.insert_outbox(connection, self._group, writes)
-                await batch.upsert_processed(connection, self._settings.dedup_window, writes)
                 before_commit = time.monotonic()
                 for entry in live:
                     answers = outputs.get(entry.write.write_id, {})

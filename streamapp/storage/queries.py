@@ -17,7 +17,7 @@ from streamapp.storage.connection import Pool
 MAX_ROWS = 500  # of a list, whatever was asked for
 MAX_SHOWN = 65_536  # characters of a payload shown as JSON
 MAX_DEPTH = 64  # levels of the same
-_UNRESOLVED = "status <> 'resolved'"
+_UNRESOLVED = "status IN ('failed', 'retrying')"
 
 _DEAD_LETTER_SUMMARY = """
 SELECT dead_letter_id, message_id, lead_id, topic, partition, "offset", record_timestamp, action,

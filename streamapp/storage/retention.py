@@ -15,16 +15,22 @@ BATCH = 500  # rows of one statement
 
 _SAGAS = """
 WITH old AS (
-    SELECT processing_id FROM sagas s
-    WHERE s.consumer_group = $1 AND s.status IN ('COMPLETED', 'COMPENSATED', 'RESOLVED')
-        AND s.finished_at < now() - $2 * interval '1 second'
-        AND NOT EXISTS (SELECT FROM dead_letter_queue d
-            WHERE d.message_id = s.processing_id AND d.status <> 'resolved')
-        AND NOT EXISTS (SELECT FROM outbox o
-            WHERE o.consumer_group = s.consumer_group AND o.source_topic = s.topic
-            AND o.source_partition = s.partition AND o.lead_id = s.lead_id
-            AND o.published_at IS NULL)
-    ORDER BY s.finished_at LIMIT $3 FOR UPDATE OF s SKIP LOCKED
+    SELECT found.processing_id
+    FROM unnest(ARRAY['COMPLETED', 'COMPENSATED', 'RESOLVED']) AS ended(status)
+    CROSS JOIN LATERAL (
+        SELECT processing_id FROM sagas s
+        WHERE s.status = ended.status AND s.consumer_group = $1
+            AND s.updated_at < now() - $2 * interval '1 second'
+            AND s.finished_at < now() - $2 * interval '1 second'
+            AND NOT EXISTS (SELECT FROM dead_letter_queue d
+                WHERE d.message_id = s.processing_id AND d.status <> 'resolved')
+            AND NOT EXISTS (SELECT FROM outbox o
+                WHERE o.consumer_group = s.consumer_group AND o.source_topic = s.topic
+                AND o.source_partition = s.partition AND o.lead_id = s.lead_id
+                AND o.published_at IS NULL)
+        ORDER BY s.updated_at LIMIT $3 FOR UPDATE OF s SKIP LOCKED
+    ) AS found
+    LIMIT $3
 ), steps AS (
     DELETE FROM saga_steps t USING old WHERE t.processing_id = old.processing_id
 ), requests AS (
@@ -37,7 +43,7 @@ _OUTBOX = """
 DELETE FROM outbox WHERE id IN (
     SELECT id FROM outbox WHERE consumer_group = $1
         AND published_at < now() - $2 * interval '1 second'
-    ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
+    ORDER BY published_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 """
 

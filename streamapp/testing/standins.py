@@ -20,7 +20,7 @@ class Observer:
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
 
-    def step_finished(self, action: str, status: str, seconds: float) -> None:
+    def step_finished(self, action: str, status: str, seconds: float | None) -> None:
         self.events.append(("step", action, status))
 
     def attempt_failed(self, action: str, error: str) -> None:
@@ -37,6 +37,9 @@ class Observer:
 
     def dead_lettered(self, reason: str) -> None:
         self.events.append(("letter", str(reason)))
+
+    def text_failed(self, topic: str) -> None:
+        self.events.append(("text failed", topic))
 
     def responded(self) -> None:
         self.events.append(("responded",))

@@ -18,6 +18,7 @@ from faust.types import TP
 from streamapp.observability.logging import configure
 from streamapp.settings import Settings
 from streamapp.worker.eager import eager
+from streamapp.worker.garbage import settle
 from streamapp.worker.polls import Polls
 
 log = logging.getLogger("streamapp.worker")
@@ -86,6 +87,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         self._end_thread_in_any_case()
         self.on_rebalance_complete.connect(self._before_seek, weak=False)
         await super().on_first_start()
+        settle()
 
     def _watch_polls(self) -> None:
         """What was polled is handed to the agents before the next poll begins."""

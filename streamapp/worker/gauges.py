@@ -58,7 +58,7 @@ class Gauges:
             try:
                 await self._stuck()
                 if rounds % SLOW == 0 or not database.available:
-                    await self._from_database()
+                    await self.ask_database()
             except DATABASE_ERRORS as error:
                 database.report(error)
             else:
@@ -83,13 +83,14 @@ class Gauges:
             if topic == ANY_TOPIC or not waiting:
                 broker.report(topic, None)
 
-    async def _from_database(self) -> None:
+    async def ask_database(self) -> None:
+        """The figures that only the database has."""
         pool: Any = self._runtime.pool
         metrics = self._runtime.metrics
         metrics.outbox_backlog.set(await self._outbox.backlog())
         rows = await pool.fetch(
             "SELECT reason, count(*) AS n, extract(epoch FROM min(created_at))::float8 AS oldest "
-            "FROM dead_letter_queue WHERE status <> 'resolved' GROUP BY reason"
+            "FROM dead_letter_queue WHERE status IN ('failed', 'retrying') GROUP BY reason"
         )
         oldest = min((row["oldest"] for row in rows), default=None)
         metrics.dead_letters_open({row["reason"]: row["n"] for row in rows}, oldest)

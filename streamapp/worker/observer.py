@@ -26,6 +26,7 @@ class Observer:
         self.attempt_failed = metrics.attempt_failed
         self.compensation_finished = metrics.compensation_finished
         self.lead_changed = metrics.lead_changed
+        self.text_failed = metrics.text_failed
 
     def delivered(self, outcome: Outcome, source: str, seconds: float) -> None:
         self._metrics.delivered(outcome, source, seconds)
@@ -47,10 +48,16 @@ class Observer:
         self._metrics.fenced.labels("dropped" if dropped else "raised").inc()
 
     def on_call(self, name: str, kind: CallKind) -> None:
-        self._metrics.circuit_called(name, kind.value)
+        self._metrics.circuit_called(_service(name), kind.value)
 
     def on_state(self, name: str, state: CircuitState) -> None:
-        self._metrics.circuit_changed(name, state.value)
+        if _service(name) == name:  # several of one name would contradict one another
+            self._metrics.circuit_changed(name, state.value)
         if self._circuits.get(name, CircuitState.CLOSED) is not state:
             log.warning("circuit %s is %s", name, state.value)
         self._circuits[name] = state
+
+
+def _service(circuit: str) -> str:
+    """The service of a circuit, also of that of a business's own."""
+    return circuit.partition(":")[0]

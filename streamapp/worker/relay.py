@@ -23,7 +23,7 @@ from streamapp.worker.producer import (
 
 log = logging.getLogger("streamapp.outbox")
 
-BATCH = 500  # rows of one round
+BATCH = 200  # rows of one round; more of them hold the event loop up
 PACE = 0.02  # seconds between the beginnings of rounds; under load they share their statements
 MAX_PENDING = 2000  # rows handed to the producer that the broker has not acknowledged
 STALLED_WITHIN = 0.5  # seconds; the same once some rows have stood still

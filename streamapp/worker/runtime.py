@@ -23,6 +23,8 @@ from streamapp.saga.executor import SagaConfig, SagaExecutor
 from streamapp.saga.letters import Letters
 from streamapp.saga.retry import RetrySchedule
 from streamapp.settings import Settings
+from streamapp.storage.business_directory import BusinessDirectory
+from streamapp.storage.businesses import BusinessStore
 from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.dead_letters import DeadLetterStore
 from streamapp.storage.faults import DATABASE_ERRORS
@@ -37,6 +39,7 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.worker import loop_lag
 from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
@@ -67,8 +70,10 @@ class Runtime:
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
         self.database = DatabaseHealth()
         self.broker = BrokerHealth()
-        self.services = Services(settings)
-        self.catalogue = load_catalogue(self.services.clients)
+        self.services = Services(settings, lambda: self.businesses)
+        self.catalogue = load_catalogue(
+            self.services.clients, text_failed=lambda topic: self.observer.text_failed(topic)
+        )
         self.intents, self.actions = self.catalogue.intents, self.catalogue.actions
         circuits = tuple(dict.fromkeys((*self.services.names, *self.catalogue.services)))
         self.metrics = Metrics(
@@ -123,6 +128,7 @@ class Runtime:
         self.pool: Pool
         self.views: Views
         self.tenants: TenantDirectory
+        self.businesses: BusinessDirectory
         self.intake: Intake
         self.dead_letters: DeadLetterIntake
         self.relays: list[OutboxRelay]
@@ -156,12 +162,18 @@ class Runtime:
         )
         outbox = Outbox(self.pool, settings.consumer_group, settings.input_topic)
         self.tenants = TenantDirectory(self.pool, self.database)
+        self.businesses = BusinessDirectory(
+            BusinessStore(self.pool),
+            self.database,
+            capabilities(settings),
+            refresh=settings.business_refresh,
+            limit=settings.business_cache,
+        )
         pipeline = Pipeline(
             config=PipelineConfig(
                 consumer_group=settings.consumer_group,
                 max_payload_bytes=settings.max_payload_bytes,
                 thresholds=Thresholds(settings.confidence_minimum, settings.confidence_high),
-                capabilities=capabilities(settings),
                 suggested_actions=settings.suggested_actions,
             ),
             intents=self.intents,
@@ -169,6 +181,7 @@ class Runtime:
             sagas=self.sagas,
             seen=self.table,
             tenants=self.tenants,
+            businesses=self.businesses,
             dead_letters=sink,
             observer=self.observer,
         )
@@ -224,6 +237,7 @@ class Runtime:
             ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
             ("resumer", resumer.run()),
             ("gauges", self.gauges.run()),
+            ("loop-lag", loop_lag.watch(self.metrics.loop_lag.observe)),
             ("expiry", self._expire_regularly()),
             ("retention", self._purge_regularly()),
         ):
@@ -349,6 +363,7 @@ class Runtime:
         if not self._started.is_set():
             return
         await self.tenants.close()
+        await self.businesses.close()
         await self.journal.stop()
         await self.producer.stop()
         await self.services.close()

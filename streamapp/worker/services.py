@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import SecretStr
 
 from streamapp.actions.capabilities import CALENDAR, EMAIL, INVENTORY, ORDER, PRICING, SLACK
@@ -10,12 +12,17 @@ from streamapp.services.email import Mailer
 from streamapp.services.http import HttpService
 from streamapp.services.slack import Slack
 from streamapp.settings import Settings
+from streamapp.storage.business_directory import BusinessDirectory
+from streamapp.worker.own_services import BusinessServices
 
 
 class Services:
-    """Clients of what is configured. ``names`` are those of their circuits."""
+    """Clients of what is configured, by the program's settings or by a business's
+    (``directory``). ``names`` are the circuits of the former."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, directory: Callable[[], BusinessDirectory] | None = None
+    ) -> None:
         http: dict[str, tuple[str | None, SecretStr | None, float]] = {
             ORDER: (
                 settings.order_service_url,
@@ -49,22 +56,31 @@ class Services:
             else None
         )
         webhooks = settings.slack_webhooks()
-        self._slack = Slack(webhooks, settings.slack_timeout) if webhooks else None
+        # Without any of the program's own, a business may still have one.
+        self._slack = (
+            Slack(webhooks, settings.slack_timeout) if webhooks or directory is not None else None
+        )
+        self._own = (
+            BusinessServices(directory, {name: http[name][2] for name in http})
+            if directory is not None
+            else None
+        )
         self.clients = Clients(
             http=self._http,
             timeouts={name: http[name][2] for name in http} | {EMAIL: settings.smtp_timeout},
             mailer=self._mailer,
             mail_from=settings.mail_from,
             slack=self._slack,
+            own=self._own,
         )
         self.names = (
             *self._http,
             *([EMAIL] if self._mailer else []),
-            *([SLACK] if self._slack else []),
+            *([SLACK] if webhooks else []),
         )
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
-        for client in (*self._http.values(), self._mailer, self._slack):
+        for client in (*self._http.values(), self._mailer, self._slack, self._own):
             if client is not None:
                 await client.close()

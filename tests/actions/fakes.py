@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import SecretStr
+
 from streamapp.actions.clients import Clients
 
 
@@ -53,7 +55,9 @@ class FakeSlack:
         self.sent: list[tuple[str, str, str]] = []
         self.error: Exception | None = None
 
-    async def send(self, team: str, text: str, *, key: str) -> None:
+    async def send(
+        self, team: str, text: str, *, key: str, webhook: SecretStr | None = None
+    ) -> None:
         self.sent.append((team, text, key))
         if self.error is not None:
             raise self.error

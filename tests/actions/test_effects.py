@@ -11,6 +11,7 @@ import orjson
 import pytest
 from icalendar import Calendar
 
+from streamapp.actions.topics import APOLOGIES
 from streamapp.pipeline.outcomes import Reason
 from streamapp.saga.ids import idempotency_key, row_id
 from streamapp.saga.model import SagaStatus
@@ -161,7 +162,7 @@ class TestCalendar:
         assert [call["SEQUENCE"] for call in calls] == [0, 0, 1, 1]
         assert {call["STATUS"] for call in calls[2:]} == {"CANCELLED"}
         assert len({mail["Message-ID"] for mail in far.mailbox.messages}) == 4
-        assert await replies(bench) == []
+        assert await replies(bench) == [APOLOGIES["en"]]
         assert set((await bench.tasks()).values()) == {"cancelled"}
 
     async def test_an_event_that_never_was_is_nothing_to_undo(self, bench: Bench) -> None:
@@ -207,7 +208,7 @@ class TestCalendar:
         assert not far.mailbox.envelopes
         (letter,) = await bench.letters()
         assert letter.reason is Reason.STEP_REJECTED
-        assert await replies(bench) == []
+        assert await replies(bench) == [APOLOGIES["en"]]
 
     @pytest.mark.parametrize(
         "entities",

@@ -18,7 +18,7 @@ from streamapp.saga import running
 from streamapp.saga.attempts import Attempts
 from streamapp.saga.model import SagaState, SagaStatus
 from streamapp.saga.parking import Parking
-from streamapp.storage import batch
+from streamapp.storage import rows
 from streamapp.storage.connection import connect
 from streamapp.worker.lanes import Job, Lanes
 from streamapp.worker.ledger import Ledger
@@ -133,11 +133,10 @@ def drops_outbox_rows() -> None:
     """Now and then a saga's outbox rows are missing from its commit."""
     turns = count(1)
 
-    async def insert_most(connection: Any, consumer_group: str, writes: Any) -> None:
-        kept = [write for write in writes if not write.outbox or next(turns) % FEW]
-        await insert(connection, consumer_group, kept)
+    def most_rows(writes: Any) -> Any:
+        return every([write for write in writes if not write.outbox or next(turns) % FEW])
 
-    insert = _put(batch, "insert_outbox", insert_most)
+    every = _put(rows, "outbox_rows", most_rows)
 
 
 DEFECTS: dict[str, Callable[[], None]] = {

@@ -12,7 +12,9 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamapp.cli.explain import Explainer, explain
+from streamapp.actions.topics import APOLOGIES
+from streamapp.cli.explain import explain
+from streamapp.cli.explaining import Explainer
 from streamapp.settings import load
 
 BIG = 262_144
@@ -60,6 +62,19 @@ class TestJson:
         assert "ORDER_REQUEST" in why[0]
         reply = found.pop("reply")
         assert "100 units of Widget X" in reply
+        assert found.pop("reasons") == {
+            "create_order": "always, for ORDER_REQUEST",
+            "notify_sales": "always, for ORDER_REQUEST",
+            "check_inventory": why[1],
+        }
+        assert found.pop("calls") == {
+            "check_inventory": "task check_inventory for fulfillment_team, normal, due in 4 h",
+            "create_order.task": "task order_processing for order_processing_team, normal, "
+            "due in 48 h",
+            "notify_sales.task": "task sales_notification for sales_team, high, due in 24 h",
+            "reply": "message to the customer, whose number is not known",
+        }
+        assert found.pop("apology") == APOLOGIES["en"]
         assert found == {
             "line": 1,
             "outcome": "plan",
@@ -80,6 +95,11 @@ class TestJson:
                 "order_details": {"product": "Widget X", "quantity": 100, "urgency": None},
                 "requires_confirmation": False,
             },
+            "thresholds": {"minimum": 0.5, "high": 0.8},
+            "switched_off": [],
+            "reply_from": "the handler's own words",
+            "duplicate": None,
+            "saga": None,
         }
 
     @pytest.mark.parametrize(
@@ -111,6 +131,20 @@ class TestJson:
             "notify_sales.email",
             "reply",
         ]
+        assert found["calls"]["create_order.service"] == "POST order /orders"
+        assert found["calls"]["notify_sales.email"] == "e-mail to sales@example.com"
+
+    def test_the_words_that_decided_are_shown(self) -> None:
+        (found,) = explained(
+            result(
+                intent={"intent": "GENERAL_INQUIRY", "confidence": 0.9},
+                entities={},
+                original_message="Which stores are opened today?",
+            )
+        )
+        assert "(opened)" in found["reasons"]["send_business_hours"]
+        assert "(today)" in found["reasons"]["priority_high"]
+        assert found["reasons"]["log_inquiry"] == "always, for GENERAL_INQUIRY"
 
     def test_an_envelope(self) -> None:
         (found,) = explained(
@@ -265,6 +299,11 @@ class TestText:
             "steps      check_inventory, create_order.task, notify_sales.task, reply",
             "escalate   no",
             "100 units of Widget X",
+            "intent     ORDER_REQUEST (0.95; minimum 0.5, high 0.8)",
+            "why        create_order: always, for ORDER_REQUEST",
+            "does       create_order.task: task order_processing for order_processing_team",
+            "words      the reply begins with the handler's own words",
+            "if undone  We are sorry",
             "because    ORDER_REQUEST (priority 10) accepts it",
             "line 2\n",
             "dead_letter: invalid_payload (processing_id is missing)",
@@ -317,6 +356,13 @@ class TestText:
         )
         assert (ran.returncode, ran.stderr) == (0, b"")
         assert b"Gr\\xf6\\xdfe \\u2713" in ran.stdout
+
+
+def test_colours_are_for_terminals() -> None:
+    line = json.dumps(result()).encode()
+    coloured = CliRunner().invoke(explain, ["-"], input=line, color=True).stdout
+    assert "\x1b[32mplan" in coloured
+    assert "\x1b" not in CliRunner().invoke(explain, ["-"], input=line).stdout
 
 
 class TestExit:

@@ -146,12 +146,14 @@ def test_what_the_ai_said(metrics: Metrics, registry: CollectorRegistry) -> None
 def test_steps_are_counted_by_action(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics.step_finished("create_order", "done", 0.5)
     metrics.step_finished("own_action", "failed", 0.5)
+    metrics.step_finished("create_order", "done", None)
     metrics.attempt_failed("create_order", "no answer")
     metrics.compensation_finished("create_order", "failed")
-    assert value(registry, "actions_total", action="create_order", status="done") == 1
+    assert value(registry, "actions_total", action="create_order", status="done") == 2
     assert value(registry, "actions_total", action="create_order", status="failed") == 0
     assert value(registry, "actions_total", action="other", status="failed") == 1
     assert value(registry, "action_duration_seconds_sum", action="create_order") == 0.5
+    assert value(registry, "action_duration_seconds_count", action="create_order") == 1
     assert value(registry, "action_retries_total", action="create_order") == 1
     assert (
         value(registry, "action_compensations_total", action="create_order", status="failed") == 1

@@ -10,6 +10,7 @@ from typing import Any
 from streamapp.actions.base import Capabilities, Phase, PlanningContext, StepDraft
 from streamapp.actions.executors import ActivityExecutor
 from streamapp.actions.registry import ActionRegistry
+from streamapp.businesses.business import Business
 from streamapp.intents.base import Decision, IntentHandler, Thresholds
 from streamapp.intents.registry import REVIEW, Registry
 from streamapp.pipeline.orchestrator import Delivered, Pipeline, PipelineConfig
@@ -70,6 +71,7 @@ class Surroundings:
         self.known_error: Exception | None = None
         self.tenant: str | None = "tenant-1"
         self.tenant_error: Exception | None = None
+        self.business = Business(Capabilities())
         self.lost = False
         self.letters: list[Record] = []
         self.events: list[tuple[Any, ...]] = []
@@ -84,6 +86,9 @@ class Surroundings:
         if self.tenant_error is not None:
             raise self.tenant_error
         return self.tenant
+
+    async def find(self, business_id: str) -> Business:
+        return self.business
 
     async def publish(self, record: Record) -> None:
         self.letters.append(record)
@@ -144,7 +149,6 @@ class Plant:
                 consumer_group=GROUP,
                 max_payload_bytes=LIMIT,
                 thresholds=Thresholds(0.5, 0.8),
-                capabilities=Capabilities(),
                 suggested_actions=self.suggested_actions,
             ),
             intents=Registry(Unknown(), (self.handler,)),
@@ -152,6 +156,7 @@ class Plant:
             sagas=sagas,
             seen=self.around,
             tenants=self.around,
+            businesses=self.around,
             dead_letters=self.around,
             observer=self.around,
         )

@@ -34,7 +34,7 @@ from hypothesis.stateful import (
 from streamapp.pipeline.dead_letter import parse_headers
 from streamapp.pipeline.orchestrator import Pipeline
 from streamapp.pipeline.outcomes import Outcome, Reason, Record
-from streamapp.saga.model import Fenced
+from streamapp.saga.model import Fenced, SagaState
 from streamapp.saga.parking import Parking
 from streamapp.storage.owners import raise_epoch
 from tests.pipeline.records import result
@@ -235,7 +235,8 @@ class Sagas(RuleBasedStateMachine):
         """A resumption was interrupted: the record is long acknowledged and comes no more."""
         state = await self.bench.load(message.name)
         if state.status not in ENDS:
-            await worker.executor().run(state, worker._epoch, self.bench.place, claim=False)
+            epoch = self.epoch_of(worker, state)
+            await worker.executor().run(state, epoch, self.bench.place, claim=False)
         if not worker.woken:
             message.status = state.status
 
@@ -303,6 +304,10 @@ class Sagas(RuleBasedStateMachine):
         assert letter is not None
         assert (letter.reason, letter.processing_id) == (Reason.PAYLOAD_MISMATCH, message.name)
 
+    def epoch_of(self, worker: Worker, state: SagaState) -> int:
+        """A saga is of the partition of the record that came first, be it a copy."""
+        return worker._epoch if state.source.partition == 0 else self.elsewhere
+
     async def resume(self, worker: Worker, message: Sent) -> None:
         message.disturbed = message.resumed = True
         message.status = None
@@ -311,7 +316,7 @@ class Sagas(RuleBasedStateMachine):
         async def lane() -> None:
             working.set(worker)
             state = await self.bench.load(message.name)
-            await worker.executor().resume(state, worker._epoch, self.bench.place)
+            await worker.executor().resume(state, self.epoch_of(worker, state), self.bench.place)
 
         worker.begin(lane())
         await worker.settled()

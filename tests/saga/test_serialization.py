@@ -38,6 +38,7 @@ PLANS = st.builds(
     escalate=st.booleans(),
     metadata=OBJECTS,
     reply=st.none() | st.text(),
+    apology=st.none() | st.dictionaries(st.text(), st.text()),
 )
 
 
@@ -54,6 +55,7 @@ def test_the_stored_form_does_not_change_unnoticed() -> None:
         escalate=True,
         metadata={"m": None},
         reply="r",
+        apology={"text": "sorry"},
     )
     assert plan_to_json(plan) == {
         "version": 1,
@@ -74,7 +76,15 @@ def test_the_stored_form_does_not_change_unnoticed() -> None:
         "escalate": True,
         "metadata": {"m": None},
         "reply": "r",
+        "apology": {"text": "sorry"},
     }
+
+
+def test_a_plan_of_a_program_without_apologies_has_none() -> None:
+    plan = Plan("H", (), (), escalate=False, metadata={}, reply=None, apology={"text": "sorry"})
+    stored = plan_to_json(plan)
+    del stored["apology"]
+    assert plan_from_json(stored).apology is None
 
 
 def test_a_plan_of_another_form_is_refused() -> None:

@@ -132,6 +132,15 @@ async def test_a_batch_is_one_transaction(bench: Bench) -> None:
     assert len(await transactions(bench.pool)) == 1
 
 
+async def test_the_writes_of_a_burst_are_shared_out(bench: Bench, database: str) -> None:
+    async with running_journal(database, journal_writers=2) as journal:
+        await asyncio.gather(
+            *(journal.write(claim(bench.epoch, state_of(f"p-{n}"))) for n in range(20))
+        )
+    assert set((await counts(bench.pool)).values()) == {20}
+    assert len(await transactions(bench.pool)) == 2
+
+
 async def test_a_batch_has_its_limit(database: str, bench: Bench) -> None:
     async with running_journal(database, journal_batch=5) as journal:
         await asyncio.gather(

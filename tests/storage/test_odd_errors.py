@@ -22,14 +22,14 @@ async def test_an_odd_error_that_does_not_come_again_is_nobodys_fault(
 ) -> None:
     """As a client library raises when a connection breaks where it did not expect it."""
     errors: list[Exception] = [AttributeError("'NoneType' object has no attribute 'write'")]
-    apply = effects.apply_operations
+    collect = effects.collect
 
-    async def broken(*arguments: Any) -> Any:
+    def broken(writes: Any) -> Any:
         if errors:
             raise errors.pop()
-        return await apply(*arguments)
+        return collect(writes)
 
-    monkeypatch.setattr(effects, "apply_operations", broken)
+    monkeypatch.setattr(effects, "collect", broken)
     writes = [bench.journal.write(claim(bench.epoch, state_of(f"p-{n}"))) for n in range(size)]
     await asyncio.gather(*writes)
     assert not errors
@@ -39,14 +39,14 @@ async def test_an_odd_error_that_does_not_come_again_is_nobodys_fault(
 async def test_an_error_that_comes_again_is_the_writes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply = effects.apply_operations
+    collect = effects.collect
 
-    async def broken(connection: Connection, writes: Any) -> Any:
+    def broken(writes: Any) -> Any:
         if any(write.state.message.processing_id == "bad" for write in writes):
             raise AttributeError("a defect")
-        return await apply(connection, writes)
+        return collect(writes)
 
-    monkeypatch.setattr(effects, "apply_operations", broken)
+    monkeypatch.setattr(effects, "collect", broken)
     results = await asyncio.gather(
         *(bench.journal.write(claim(bench.epoch, state_of(name))) for name in ("good", "bad")),
         return_exceptions=True,

@@ -15,7 +15,8 @@ KEEP = 10 * HOUR  # and a day
 async def saga(bench: Bench, name: str, status: str, age_hours: float) -> None:
     await bench.pool.execute(
         "insert into sagas (processing_id, run, status, consumer_group, topic, partition, lead_id,"
-        " finished_at) values ($1, 0, $2, $3, 't', 0, $1, now() - $4 * interval '1 hour')",
+        " finished_at, updated_at) values ($1, 0, $2, $3, 't', 0, $1,"
+        " now() - $4 * interval '1 hour', now() - $4 * interval '1 hour')",
         name,
         status,
         GROUP,

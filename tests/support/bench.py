@@ -52,7 +52,9 @@ async def running_journal(
     on_outage: Callable[[BaseException | None], None] = ignore_outage,
     **changes: Any,
 ) -> AsyncIterator[PostgresJournal]:
-    journal = PostgresJournal(settings_for(dsn, **changes), on_outage)
+    """One writer, if not said otherwise: what is written at the same time is then one batch."""
+    settings = settings_for(dsn, **{"journal_writers": 1, **changes})
+    journal = PostgresJournal(settings, on_outage)
     await journal.start()
     try:
         yield journal
