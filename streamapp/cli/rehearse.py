@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from streamapp.actions.base import Capabilities
+from streamapp.actions.capabilities import capabilities
+from streamapp.businesses.business import business_of
+from streamapp.businesses.model import InvalidBusiness, parse
 from streamapp.cli.running import (
     Failed,
+    catalogue,
     json_option,
     load_settings,
     planner,
@@ -23,8 +28,9 @@ from streamapp.cli.running import (
     unreachable_database,
 )
 from streamapp.pipeline.outcomes import Record
-from streamapp.pipeline.rehearsal import Rehearsal, identity
+from streamapp.pipeline.rehearsal import Rehearsal, read
 from streamapp.settings import Settings
+from streamapp.storage.businesses import BusinessStore
 from streamapp.storage.connection import create_pool
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.recorded import RecordedPlans
@@ -81,9 +87,7 @@ def rehearse(
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since must be before --until")
     settings = load_settings()
-    rehearsal = Rehearsal(
-        planner(settings), max_payload_bytes=settings.max_payload_bytes, examples=examples
-    )
+    rehearsal = Rehearsal(planner(settings, catalogue()), examples=examples)
     number = LAST if last is None and since is None and until is None else last
     run(_rehearse(settings, rehearsal, number, since, until))
     if as_json:
@@ -117,7 +121,7 @@ async def _rehearse(
                     kept = await newest(_counted(records, progress), last)
                     records, total = _all(kept), len(kept)
                 progress("planning", total)
-                await _plan(settings, rehearsal, recorded, records, progress)
+                await _plan(settings, rehearsal, recorded, BusinessStore(pool), records, progress)
     except HistoryError as error:
         raise Failed(str(error)) from None
     except BROKER_ERRORS as error:
@@ -131,25 +135,29 @@ async def _plan(
     settings: Settings,
     rehearsal: Rehearsal,
     recorded: RecordedPlans,
+    store: BusinessStore,
     records: AsyncIterator[Record],
     progress: _Progress,
 ) -> None:
+    defaults = capabilities(settings)
     batch: list[Record] = []
 
     async def compare() -> None:
         by_place = {
-            (record.partition, record.offset): (
-                record,
-                identity(record, settings.max_payload_bytes),
+            (record.partition, record.offset): read(
+                record, max_payload_bytes=settings.max_payload_bytes
             )
             for record in batch
         }
         try:
             found = await recorded.find(by_place)
+            ids = {each.business_id for each in by_place.values()} - {None}
+            businesses = await _businesses(store, ids, defaults)
         except DATABASE_ERRORS as error:
             raise Failed(unreachable_database(error)) from None
-        for place, (record, _) in by_place.items():
-            rehearsal.add(record, found.get(place))
+        for place, each in by_place.items():
+            own = businesses.get(each.business_id or "", defaults)
+            rehearsal.add(each, found.get(place), own)
         progress.advance(len(batch))
         batch.clear()
 
@@ -158,6 +166,20 @@ async def _plan(
         if len(batch) == BATCH:
             await compare()
     await compare()
+
+
+async def _businesses(
+    store: BusinessStore, ids: Iterable[str | None], defaults: Capabilities
+) -> dict[str, Capabilities]:
+    """Those of the businesses that have settings of their own, as they stand."""
+    found = {}
+    for stored in await store.get_all([name for name in ids if name is not None]):
+        try:
+            business = business_of(parse(stored.document), defaults)
+        except InvalidBusiness:  # a worker takes the defaults as well
+            continue
+        found[stored.business_id] = business.capabilities
+    return found
 
 
 async def _counted(records: AsyncIterator[Record], progress: _Progress) -> AsyncIterator[Record]:

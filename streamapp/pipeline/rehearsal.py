@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from streamapp.actions.base import Capabilities
 from streamapp.actions.planner import plan_for_error
 from streamapp.actions.registry import REPLY
 from streamapp.observability.masking import mask
@@ -91,9 +92,8 @@ class Group:
 class Rehearsal:
     """Counts what would change, with a few examples of each."""
 
-    def __init__(self, planner: Planner, *, max_payload_bytes: int, examples: int) -> None:
+    def __init__(self, planner: Planner, *, examples: int) -> None:
         self._planner = planner
-        self._max_payload_bytes = max_payload_bytes
         self._examples = examples
         self._groups: dict[tuple[Kind, str], Group] = {}
         self.read = 0
@@ -109,15 +109,17 @@ class Rehearsal:
             self._groups.values(), key=lambda g: (order.index(g.kind), -g.count, g.subject)
         )
 
-    def add(self, record: Record, recorded: Recorded | None) -> None:
-        """Take a record in; ``recorded`` is None where the database knows nothing of it."""
+    def add(self, read: Read, recorded: Recorded | None, capabilities: Capabilities) -> None:
+        """Take a record in; ``recorded`` is None where the database knows nothing of it.
+        ``capabilities`` are those of its business."""
         self.read += 1
         apart = _apart(recorded)
         if apart is not None or recorded is None:
             self.apart[apart or Apart.NOTHING_RECORDED] += 1
             return
         self.compared += 1
-        name, outcome = self._outcome(record, recorded)
+        name = read.processing_id or read.record.position
+        outcome = self._outcome(read, recorded, capabilities)
         changes = list(_compared(recorded, outcome))
         self.changed += bool(changes)
         for change in changes:
@@ -129,35 +131,49 @@ class Rehearsal:
                     {"message": name, "before": change.before, "after": change.after}
                 )
 
-    def _outcome(self, record: Record, recorded: Recorded) -> tuple[str, Json | Reason]:
-        """The message's name, and the plan or the reason of a dead letter."""
-        place = f"{record.topic}:{record.partition}:{record.offset}"
-        try:
-            decoded = decode(record, max_payload_bytes=self._max_payload_bytes)
-        except InvalidPayload as error:
-            return error.processing_id or place, Reason.INVALID_PAYLOAD
-        name = decoded.processing_id
+    def _outcome(self, read: Read, recorded: Recorded, capabilities: Capabilities) -> Json | Reason:
+        """The plan, or the reason of a dead letter."""
+        decoded = read.decoded
+        if isinstance(decoded, InvalidPayload):
+            return Reason.INVALID_PAYLOAD
         if isinstance(decoded, AIError):
-            return name, normal(
-                plan_to_json(plan_for_error(decoded.error_type, decoded.error_message))
-            )
+            return normal(plan_to_json(plan_for_error(decoded.error_type, decoded.error_message)))
         try:
-            return name, normal(plan_to_json(self._plan(decoded, recorded)))
+            plan, _ = self._planner.plan(
+                decoded.message(recorded.tenant_id),
+                capabilities,
+                suggested=decoded.suggested_actions,
+                suggested_response=decoded.suggested_response,
+                run=recorded.run,
+            )
+            return normal(plan_to_json(plan))
         except Exception:  # as the pipeline does with whatever a handler raises
-            return name, Reason.HANDLER_ERROR
-
-    def _plan(self, result: AIResult, recorded: Recorded) -> Any:
-        message = result.message(recorded.tenant_id)
-        plan, _ = self._planner.plan(message, result.suggested_actions, recorded.run)
-        return plan
+            return Reason.HANDLER_ERROR
 
 
-def identity(record: Record, max_payload_bytes: int) -> str | None:
-    """The processing id by which a record's saga is found; None where it has none."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record, and what it says."""
+
+    record: Record
+    decoded: AIResult | AIError | InvalidPayload
+
+    @property
+    def processing_id(self) -> str | None:
+        """By which its saga is found; None where it has none."""
+        return self.decoded.processing_id
+
+    @property
+    def business_id(self) -> str | None:
+        return self.decoded.business_id if isinstance(self.decoded, AIResult) else None
+
+
+def read(record: Record, *, max_payload_bytes: int) -> Read:
+    """Decode a record; one that is invalid is read too."""
     try:
-        return decode(record, max_payload_bytes=max_payload_bytes).processing_id
+        return Read(record, decode(record, max_payload_bytes=max_payload_bytes))
     except InvalidPayload as error:
-        return error.processing_id
+        return Read(record, error)
 
 
 def normal(value: Json) -> Json:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from streamapp.pipeline.outcomes import Record
-from streamapp.pipeline.rehearsal import Recorded, parse
+from streamapp.pipeline.rehearsal import Read, Recorded, parse
 from streamapp.storage.connection import Pool
 
 Place = tuple[int, int]  # partition, offset
@@ -18,11 +17,9 @@ class RecordedPlans:
         self._pool = pool
         self._topic = topic
 
-    async def find(
-        self, records: Mapping[Place, tuple[Record, str | None]]
-    ) -> dict[Place, Recorded]:
-        """By partition and offset, for records with their processing ids."""
-        ids = list({name for _, name in records.values() if name is not None})
+    async def find(self, records: Mapping[Place, Read]) -> dict[Place, Recorded]:
+        """By partition and offset."""
+        ids = list({read.processing_id for read in records.values()} - {None})
         sagas = {
             row["processing_id"]: row
             for row in await self._pool.fetch(
@@ -33,10 +30,10 @@ class RecordedPlans:
         }
         letters = await self._letters(list(records))
         found: dict[Place, Recorded] = {}
-        for place, (record, name) in records.items():
-            saga = sagas.get(name) if name is not None else None
+        for place, read in records.items():
+            saga = sagas.get(read.processing_id)
             if saga is not None and (saga["topic"], saga["partition"], saga["offset"]) == (
-                record.topic,
+                read.record.topic,
                 *place,
             ):
                 found[place] = Recorded(

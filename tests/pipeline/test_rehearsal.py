@@ -19,15 +19,17 @@ from streamapp.pipeline.planning import Planner
 from streamapp.pipeline.rehearsal import (
     Apart,
     Kind,
+    Read,
     Recorded,
     Rehearsal,
     normal,
     parse,
     plan_changes,
+    read,
 )
 from streamapp.saga.model import Plan, Step
 from streamapp.saga.serialization import plan_to_json
-from tests.pipeline.records import payload, record
+from tests.pipeline.records import record, result
 
 Json = dict[str, Any]
 
@@ -37,13 +39,20 @@ def planner(**changes: Any) -> Planner:
         default_registry(),
         default_actions(no_calls()),
         thresholds=Thresholds(**changes),
-        capabilities=Capabilities(),
         suggested_actions=False,
     )
 
 
+def decoded(value: Record) -> Read:
+    return read(value, max_payload_bytes=10_000)
+
+
+def add(to: Rehearsal, value: Record, known: Recorded | None) -> None:
+    to.add(decoded(value), known, Capabilities())
+
+
 def rehearsal(examples: int = 2, **changes: Any) -> Rehearsal:
-    return Rehearsal(planner(**changes), max_payload_bytes=10_000, examples=examples)
+    return Rehearsal(planner(**changes), examples=examples)
 
 
 def step(ordinal: int, action: str, **more: Any) -> Step:
@@ -153,26 +162,27 @@ def test_numbers_are_equal_however_the_database_writes_them() -> None:
 
 def recorded(value: Record, **changes: Any) -> Recorded:
     """What a worker recorded that planned with other settings."""
-    found = Recording(planner(**changes), max_payload_bytes=10_000, examples=0)
+    found = Recording(planner(**changes), examples=0)
     return Recorded(plan=found.plan_of(value), tenant_id="t-1")
 
 
 class Recording(Rehearsal):
     def plan_of(self, value: Record) -> Json:
-        _, plan = self._outcome(value, Recorded(tenant_id="t-1"))
+        plan = self._outcome(decoded(value), Recorded(tenant_id="t-1"), Capabilities())
         assert isinstance(plan, dict)
         return plan
 
 
 def order(processing_id: str = "p-1", **more: Any) -> Record:
     intent = {"intent": "ORDER_REQUEST", "confidence": 0.85}
-    return record(payload(processing_id=processing_id, intent=intent, **more))
+    value = json.dumps(result(processing_id=processing_id, intent=intent, **more))
+    return record(value.encode())
 
 
 def test_what_is_planned_alike_is_no_change() -> None:
     found = rehearsal()
     value = order(entities={"product": "Mug", "quantity": 1e23})
-    found.add(value, recorded(value))
+    add(found, value, recorded(value))
     assert (found.read, found.compared, found.changed, found.groups) == (1, 1, 0, [])
 
 
@@ -180,7 +190,7 @@ def test_messages_that_changed_alike_are_one_group_with_few_examples() -> None:
     found = rehearsal(examples=2, high=0.9)
     for number in range(5):
         value = order(f"p-{number}")
-        found.add(value, recorded(value))
+        add(found, value, recorded(value))
     assert (found.compared, found.changed) == (5, 5)
     groups = {(group.kind, group.subject): group for group in found.groups}
     clarify = groups[Kind.ACTION_ADDED, "request_clarification"]
@@ -200,11 +210,11 @@ def test_errors_of_the_ai_are_compared_too() -> None:
     value = Record("ai-results", 0, 1, 0, b"lead-1", json.dumps(document).encode())
     was = recorded(value)
     found = rehearsal()
-    found.add(value, was)
+    add(found, value, was)
     assert (found.compared, found.changed) == (1, 0)
     assert was.plan is not None
     was.plan["steps"][0]["params"]["description"] = "other"
-    found.add(value, was)
+    add(found, value, was)
     assert [(g.kind, g.subject) for g in found.groups] == [
         (Kind.PARAMETERS, "log_ai_error: description")
     ]
@@ -215,13 +225,13 @@ def test_what_becomes_a_dead_letter_and_what_is_none_any_more(
 ) -> None:
     found = rehearsal()
     good, bad = order(), Record("ai-results", 2, 7, 0, b"lead-1", b"{no json")
-    found.add(bad, Recorded(reason="invalid_payload"))
+    add(found, bad, Recorded(reason="invalid_payload"))
     assert (found.compared, found.changed) == (1, 0)
-    found.add(good, Recorded(reason="handler_error"))
-    found.add(bad, recorded(good))
+    add(found, good, Recorded(reason="handler_error"))
+    add(found, bad, recorded(good))
     was = recorded(good)
     monkeypatch.setattr("streamapp.pipeline.planning.make_plan", lambda *_, **__: 1 / 0)
-    found.add(good, was)
+    add(found, good, was)
     assert [(g.kind, g.subject, g.count, g.examples) for g in found.groups] == [
         (
             Kind.DEAD_LETTERED,
@@ -260,6 +270,6 @@ def example(message: str, handler: str, reason: str) -> Json:
 )
 def test_what_is_not_compared_is_counted_apart(known: Recorded | None, why: Apart) -> None:
     found = rehearsal()
-    found.add(order(), known)
+    add(found, order(), known)
     assert (found.read, found.compared, found.changed) == (1, 0, 0)
     assert found.apart == {why: 1}
