@@ -42,6 +42,7 @@ class Kind(StrEnum):
     STEPS = "steps of an action changed"
     PARAMETERS = "parameters changed"
     REPLY = "reply changed"
+    APOLOGY = "apology changed"
     ESCALATION = "escalation changed"
     METADATA = "metadata changed"
 
@@ -237,6 +238,9 @@ def plan_changes(before: Json, after: Json) -> Iterator[Change]:
     yield from _step_changes(before["steps"], after["steps"])
     if before["reply"] != after["reply"]:
         yield Change(Kind.REPLY, after["handler"], *_shown(before["reply"], after["reply"]))
+    apologies = before.get("apology"), after.get("apology")  # plans of earlier programs have none
+    if apologies[0] != apologies[1]:
+        yield Change(Kind.APOLOGY, after["handler"], *_shown(*apologies))
     if before["escalate"] != after["escalate"]:
         values = str(before["escalate"]).lower(), str(after["escalate"]).lower()
         yield Change(Kind.ESCALATION, after["handler"], *values)
@@ -246,12 +250,15 @@ def plan_changes(before: Json, after: Json) -> Iterator[Change]:
 
 
 def _step_changes(before: Sequence[Json], after: Sequence[Json]) -> Iterator[Change]:
-    """Differences of the actions that both plans have; the reply's are told by its text."""
+    """Differences of the actions that both plans have. The reply names other steps by their places,
+    so it is compared where the actions are the same; else its text tells."""
     old, new = _by_action(before), _by_action(after)
     both = [action for action in new if action in old]
     if [action for action in old if action in new] != both:
         yield Change(Kind.REORDERED, "in execution", _listed(old), _listed(new))
     for action in both:
+        if action == REPLY and list(old) != list(new):
+            continue
         shapes = _shape(old[action]), _shape(new[action])
         if shapes[0] != shapes[1]:
             yield Change(Kind.STEPS, action, *shapes)
@@ -266,8 +273,7 @@ def _step_changes(before: Sequence[Json], after: Sequence[Json]) -> Iterator[Cha
 def _by_action(steps: Sequence[Json]) -> dict[str, list[Json]]:
     found: dict[str, list[Json]] = {}
     for step in steps:
-        if step["action"] != REPLY:
-            found.setdefault(step["action"], []).append(step)
+        found.setdefault(step["action"], []).append(step)
     return found
 
 

@@ -98,7 +98,7 @@ def test_equal_plans_have_no_changes() -> None:
         (lambda plan: plan["actions"].sort(), ("REORDERED", "COMPLAINT", "b, a", "a, b")),
         (
             lambda plan: plan["steps"].reverse(),
-            ("REORDERED", "in execution", "a, b", "b, a"),
+            ("REORDERED", "in execution", "a, b, reply", "reply, b, a"),
         ),
         (
             lambda plan: plan["steps"][0].update(executor="email", required=False),
@@ -124,6 +124,14 @@ def test_equal_plans_have_no_changes() -> None:
                 "We call you at ***67.",
                 "Write to ***67, or ***@***",
             ),
+        ),
+        (
+            lambda plan: plan.update(apology={"text": "Sorry"}),
+            ("APOLOGY", "COMPLAINT", "none", '{"text": "Sorry"}'),
+        ),
+        (
+            lambda plan: plan["steps"][2]["params"].update(title="new"),
+            ("PARAMETERS", "reply: title", "old", "new"),
         ),
         (lambda plan: plan.update(escalate=True), ("ESCALATION", "COMPLAINT", "false", "true")),
         (lambda plan: plan["metadata"].clear(), ("METADATA", "topic", "old", "none")),
