@@ -34,7 +34,7 @@ from streamapp.storage.businesses import BusinessStore
 from streamapp.storage.connection import create_pool
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.recorded import RecordedPlans
-from streamapp.worker.history import HistoryError, history, newest
+from streamapp.worker.history import HistoryError, Place, history, newest, spanning
 from streamapp.worker.topics import BROKER_ERRORS
 
 LAST = 1000  # messages, where nothing else is asked for
@@ -117,9 +117,10 @@ async def _rehearse(
                 records = topic.read(ranges)
                 total = sum(each.end - each.start for each in ranges)
                 if last is not None:
-                    progress("reading", total)
+                    # Read twice, so that what they hold is never in memory all at once.
+                    progress("finding the newest", total)
                     kept = await newest(_counted(records, progress), last)
-                    records, total = _all(kept), len(kept)
+                    records, total = _among(topic.read(spanning(kept)), kept), len(kept)
                 progress("planning", total)
                 await _plan(settings, rehearsal, recorded, BusinessStore(pool), records, progress)
     except HistoryError as error:
@@ -188,9 +189,10 @@ async def _counted(records: AsyncIterator[Record], progress: _Progress) -> Async
         yield record
 
 
-async def _all(records: list[Record]) -> AsyncIterator[Record]:
-    for record in records:
-        yield record
+async def _among(records: AsyncIterator[Record], places: set[Place]) -> AsyncIterator[Record]:
+    async for record in records:
+        if (record.partition, record.offset) in places:
+            yield record
 
 
 def _document(rehearsal: Rehearsal) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from streamapp.worker.topics import topic_admin
 
 FETCH_WAIT = 1000  # milliseconds
 SILENCE = 15  # fetches in a row without a record, after which no more is waited for
+
+Place = tuple[int, int]  # partition, offset
 
 
 class HistoryError(Exception):
@@ -86,16 +88,24 @@ class History:
                         yield _record(record)
 
 
-async def newest(records: AsyncIterator[Record], number: int) -> list[Record]:
-    """The newest of them by their time, oldest first; holds no more than ``number`` of them."""
-    kept: list[tuple[tuple[int, int, int], Record]] = []
+async def newest(records: AsyncIterator[Record], number: int) -> set[Place]:
+    """Which are the newest ``number`` by their time. Keeps their places, not what they hold."""
+    kept: list[tuple[int, int, int]] = []
     async for record in records:
-        entry = ((record.timestamp_ms, record.partition, record.offset), record)
+        entry = (record.timestamp_ms, record.partition, record.offset)
         if len(kept) < number:
             heapq.heappush(kept, entry)
         else:
             heapq.heappushpop(kept, entry)
-    return [record for _, record in sorted(kept, key=lambda entry: entry[0])]
+    return {(partition, offset) for _, partition, offset in kept}
+
+
+def spanning(places: Collection[Place]) -> list[Range]:
+    """The smallest ranges that hold all of these."""
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in places:
+        offsets.setdefault(partition, []).append(offset)
+    return [Range(number, min(found), max(found) + 1) for number, found in sorted(offsets.items())]
 
 
 def _record(found: Any) -> Record:
