@@ -19,6 +19,7 @@ OWN = {
     "migrate": ("streamapp.cli.migrate", "Bring database and topics up to date."),
     "doctor": ("streamapp.cli.doctor", "Check whether a worker could start."),
     "explain": ("streamapp.cli.explain", "Tell what messages would lead to, and why."),
+    "rehearse": ("streamapp.cli.rehearse", "Tell what this code would do otherwise."),
     "actions": ("streamapp.cli.actions", "Show the actions there are."),
     "intents": ("streamapp.cli.intents", "Show the intents there are."),
     "send": ("streamapp.cli.send", "Send JSON lines to the input topic."),

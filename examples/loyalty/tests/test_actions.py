@@ -114,7 +114,9 @@ async def test_a_card_that_is_refused_leaves_nothing(
     outcome = await kit(streamapp_far_side.url).run(streamapp_database, WISH)
     assert (outcome.status, outcome.letters) == ("COMPENSATED", [("step_rejected", "")])
     assert "no such card" in (outcome.error or "")
-    assert not outcome.replies
+    (reply,) = outcome.replies
+    assert "sorry" in reply  # and no reward is promised
+    assert "on its way" not in reply
     assert streamapp_far_side.names() == [REDEEM]  # refused for certain: nothing to give back
 
 
