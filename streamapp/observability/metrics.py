@@ -38,10 +38,15 @@ LEAD_STATES = frozenset(
 SAGA_STATUSES = frozenset({"COMPLETED", "COMPENSATED", "STUCK", "RESOLVED"})
 STEP_STATUSES = frozenset({"done", "failed"})
 CHANNELS = frozenset({"whatsapp"})
+RESPONSE_STATUSES = frozenset({"queued", "sent", "failed", "unknown", "delivered", "read"})
+OPEN_DELIVERIES = ("pending", "sending", "unknown", "failed")
+STATUS_RESULTS = frozenset({"applied", "stale", "unknown"})
 TIERS = frozenset({"rocksdb", "postgresql"})
 RESULTS = frozenset({"hit", "miss"})
 TABLE_FAULTS = frozenset({"damaged", "unusable"})
-PLACES = frozenset({"pipeline", "handler", "journal", "worker", "outbox", "dead_letters"})
+PLACES = frozenset(
+    {"pipeline", "handler", "journal", "worker", "outbox", "dead_letters", "deliveries"}
+)
 
 StuckLevel = Literal["parked", "given_up"]
 Dependency = Literal["database", "broker"]
@@ -157,6 +162,18 @@ class Metrics:
             "lead_state_changes", "Changes of leads' statuses.", "from_state", "to_state"
         )
         self.responses = counter("responses", "Replies to customers.", "channel", "status")
+        self.deliveries = gauge(
+            "outbound_deliveries",
+            "Replies that did not reach their customer, as far as we know. Each worker shows those"
+            " of all.",
+            "status",
+        )
+        self.delivery_statuses = counter(
+            "delivery_statuses",
+            "Statuses told by WhatsApp; unknown: of no message of ours.",
+            "status",
+            "result",
+        )
         self.in_flight = gauge("in_flight_messages", "Deliveries taken in that have no outcome.")
         self.lanes = gauge("lanes_active", "Leads with work under way or waiting.")
         self.lag = gauge(
@@ -284,8 +301,19 @@ class Metrics:
         self.dlq_messages.labels(known(reason, _REASONS)).inc()
 
     def responded(self, channel: str = "whatsapp", status: str = "queued") -> None:
-        """A reply is durable (``queued``), ``sent`` or ``failed``."""
-        self._responses(known(channel, CHANNELS), known(status, ("queued", "sent", "failed"))).inc()
+        """A reply is durable (``queued``), WhatsApp has it (``sent``), and what came of it."""
+        self._responses(known(channel, CHANNELS), known(status, RESPONSE_STATUSES)).inc()
+
+    def status_told(self, status: str, result: str) -> None:
+        """WhatsApp told a status of a message."""
+        self.delivery_statuses.labels(
+            known(status, RESPONSE_STATUSES), known(result, STATUS_RESULTS)
+        ).inc()
+
+    def deliveries_open(self, by_status: dict[str, int]) -> None:
+        """Deliveries as the database has them."""
+        for status in OPEN_DELIVERIES:
+            self.deliveries.labels(status).set(by_status.get(status, 0))
 
     # Circuits, dead letters, outages
 

@@ -216,9 +216,7 @@ class HttpService:
             raise Busy(error)
         if verdict is Verdict.REJECTED:
             raise HttpRejected(error, answer.status)
-        raise Retryable(
-            error, in_doubt=verdict is Verdict.UNKNOWN, retry_after=answer.retry_after
-        )
+        raise Retryable(error, in_doubt=verdict is Verdict.UNKNOWN, retry_after=answer.retry_after)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

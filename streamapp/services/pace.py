@@ -64,5 +64,5 @@ class Pace:
                 del self._turns[key]
         # A place where anybody may go at once is as good as one that was never heard of.
         for times in (self._next, self._free):
-            for place in [place for place, time in times.items() if time < now]:
+            for place in [place for place, moment in times.items() if moment < now]:
                 del times[place]

@@ -16,6 +16,7 @@ from streamapp.services.errors import Retryable
 from streamapp.services.http import HttpService
 from streamapp.services.whatsapp_codes import Verdict, classify
 
+NAME = "whatsapp"  # of its circuit
 MAX_CHARACTERS = 4096  # of a text
 MAX_CONNECTIONS = 20  # messages under way at the same time
 

@@ -9,6 +9,7 @@ from streamapp.actions.clients import Clients
 from streamapp.services.email import Mailer
 from streamapp.services.http import HttpService
 from streamapp.services.slack import Slack
+from streamapp.services.whatsapp import MAX_CONNECTIONS, NAME, WhatsApp
 from streamapp.settings import Settings
 
 
@@ -50,6 +51,7 @@ class Services:
         )
         webhooks = settings.slack_webhooks()
         self._slack = Slack(webhooks, settings.slack_timeout) if webhooks else None
+        self.whatsapp = _whatsapp(settings)
         self.clients = Clients(
             http=self._http,
             timeouts={name: http[name][2] for name in http} | {EMAIL: settings.smtp_timeout},
@@ -61,10 +63,25 @@ class Services:
             *self._http,
             *([EMAIL] if self._mailer else []),
             *([SLACK] if self._slack else []),
+            *([NAME] if self.whatsapp else []),
         )
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
-        for client in (*self._http.values(), self._mailer, self._slack):
+        for client in (*self._http.values(), self._mailer, self._slack, self.whatsapp):
             if client is not None:
                 await client.close()
+
+
+def _whatsapp(settings: Settings) -> WhatsApp | None:
+    address, number = settings.whatsapp_api_url, settings.whatsapp_phone_number_id
+    if address is None or number is None:
+        return None
+    http = HttpService(
+        NAME,
+        address,
+        token=settings.whatsapp_access_token,
+        timeout=settings.whatsapp_timeout,
+        max_connections=MAX_CONNECTIONS,
+    )
+    return WhatsApp(http, number)
