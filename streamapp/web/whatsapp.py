@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from streamapp.outbound.statuses import StatusUpdate, updates
+from streamapp.settings import Settings
 from streamapp.storage.deliveries import Applied
 from streamapp.storage.faults import DATABASE_ERRORS, Fault, fault_of
 from streamapp.web.security import WEBHOOK_PATH
@@ -94,6 +95,15 @@ class StatusWebhook:
             if fault_of(error) is not Fault.ROW:
                 raise
             return Applied.UNKNOWN  # no row can have such an id
+
+
+def status_webhook(
+    settings: Settings, apply: Apply, told: Callable[[str, str], None]
+) -> StatusWebhook | None:
+    """The webhook as the settings have it; None without the secret that signs its calls."""
+    if settings.whatsapp_app_secret is None:
+        return None
+    return StatusWebhook(settings.whatsapp_app_secret, settings.whatsapp_verify_token, apply, told)
 
 
 async def _read(request: web.Request) -> bytes | None:

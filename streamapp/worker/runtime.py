@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import faust
@@ -40,7 +41,7 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
-from streamapp.web.whatsapp import StatusWebhook
+from streamapp.web.whatsapp import status_webhook
 from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
@@ -155,7 +156,7 @@ class Runtime:
             redriver=Redriver(redrives, self.producer),
             requests=requests,
             registry=self.metrics.registry,
-            webhook=self._webhook(table),
+            webhook=status_webhook(settings, table.apply, self.observer.status_told),
         )
         await self.producer.start()
         await self.journal.start()
@@ -226,7 +227,7 @@ class Runtime:
                 membership=self.membership,
                 continuity=continuity,
                 metrics=self.metrics,
-                on_defect=lambda error: self.observer.defect("deliveries", error),
+                on_defect=partial(self.observer.defect, "deliveries"),
             )
         resumer = Resumer(
             sagas=self.sagas,
@@ -240,12 +241,12 @@ class Runtime:
             on_orphan=self.metrics.orphaned_sagas.inc,
         )
         self.gauges = Gauges(self, pipeline, outbox)
-        deliveries = self.deliveries
+        interval = settings.commit_interval
         for name, work in (
             *(("outbox", relay.run()) for relay in self.relays),
-            ("commit", self.intake.commit_regularly(settings.commit_interval)),
-            ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
-            *self._committing_deliveries(),
+            ("commit", self.intake.commit_regularly(interval)),
+            ("commit-dlq", self.dead_letters.commit_regularly(interval)),
+            *(("commit-replies", each.commit_regularly(interval)) for each in self._senders),
             ("resumer", resumer.run()),
             ("gauges", self.gauges.run()),
             ("expiry", self._expire_regularly()),
@@ -256,13 +257,10 @@ class Runtime:
             self._tasks.append(task)
         self._started.set()
 
-    def _webhook(self, table: Deliveries) -> StatusWebhook | None:
-        secret = self.settings.whatsapp_app_secret
-        if secret is None:
-            return None
-        return StatusWebhook(
-            secret, self.settings.whatsapp_verify_token, table.apply, self.observer.status_told
-        )
+    @property
+    def _senders(self) -> list[DeliveryIntake]:
+        """None or one."""
+        return [] if self.deliveries is None else [self.deliveries]
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         # A loop that serves all partitions is gone, be it by a cancellation out of a library:
@@ -353,9 +351,8 @@ class Runtime:
     async def accept_reply(self, event: Any) -> None:
         """An event of the outbound topic, where replies are sent from here."""
         await self._started.wait()
-        deliveries = self.deliveries
-        assert deliveries is not None
-        await self._insist("deliveries", lambda: deliveries.accept(event))
+        for sender in self._senders:
+            await self._insist("deliveries", partial(sender.accept, event))
 
     async def _insist(self, where: str, accept: Callable[[], Awaitable[None]]) -> None:
         """Passing an event over would let the next one's commit lose it: try until it is in."""
@@ -377,10 +374,7 @@ class Runtime:
         if not self.database.available:
             budget = 0.0  # nothing can finish: others are waiting for this hand-over
         # At the same time: the group stands still meanwhile.
-        await asyncio.gather(
-            self.intake.give_up(budget),
-            *([self.deliveries.give_up(budget)] if self.deliveries is not None else []),
-        )
+        await asyncio.gather(*(each.give_up(budget) for each in (self.intake, *self._senders)))
         await self.dead_letters.give_up()
 
     async def stop(self) -> None:
