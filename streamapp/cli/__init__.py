@@ -24,6 +24,7 @@ OWN = {
     "send": ("streamapp.cli.send", "Send JSON lines to the input topic."),
     "dlq": ("streamapp.cli.dlq", "Look at dead letters, send them again."),
     "sagas": ("streamapp.cli.sagas", "Look at sagas, resume or resolve stuck ones."),
+    "outbound": ("streamapp.cli.outbound", "Look at replies, send one again."),
     "circuits": ("streamapp.cli.circuits", "Look at a worker's circuits."),
 }
 FAUST = {
