@@ -374,7 +374,9 @@ class Runtime:
         if not self.database.available:
             budget = 0.0  # nothing can finish: others are waiting for this hand-over
         # At the same time: the group stands still meanwhile.
-        await asyncio.gather(*(each.give_up(budget) for each in (self.intake, *self._senders)))
+        await asyncio.gather(
+            self.intake.give_up(budget), *(each.give_up(budget) for each in self._senders)
+        )
         await self.dead_letters.give_up()
 
     async def stop(self) -> None:
