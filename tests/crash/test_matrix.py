@@ -24,7 +24,7 @@ from tests.crash.runs import all_points, run_of
 pytestmark = pytest.mark.timeout(1500)
 
 AT_ONCE = 2  # runs
-# Of the sender of replies, which is killed in tests/crash/test_deliveries.py.
+# Of the sender of replies, which is killed in tests/worker/test_deliveries.py.
 DELIVERING = {point for point in POINTS if point.startswith("delivery.")}
 # Their number of passes is that of the messages' steps; others depend on the time, too.
 STEADY = frozenset(

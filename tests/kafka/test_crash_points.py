@@ -26,7 +26,7 @@ AT_HAND_OVER = {"offsets.drained"}
 RARE = {"letter.sent", "dead_letter.stored", "dead_letter.committed"}
 REFUSED = {"letter.stored"}  # a test of its own, below
 BY_PEOPLE = {"redrive.marked", "redrive.sent"}  # the same
-# Of the sender of replies, which is killed in tests/crash/test_deliveries.py.
+# Of the sender of replies, which is killed in tests/worker/test_deliveries.py.
 DELIVERING = {point for point in POINTS if point.startswith("delivery.")}
 PASSES = 7  # of a point that every message passes: others are at work then
 RATE = 15.0  # records a second; what a worker that dies all the time can catch up with
