@@ -57,7 +57,8 @@ DELETE FROM outbound_deliveries WHERE message_id IN (
     SELECT message_id FROM outbound_deliveries WHERE consumer_group = $1
         AND status NOT IN ('pending', 'sending')
         AND greatest(finished_at, created_at) < now() - interval '1 second'
-            * CASE WHEN status IN ('unknown', 'failed') THEN greatest($2, $4) ELSE $2 END
+            * CASE WHEN status IN ('unknown', 'failed') THEN greatest($2::float8, $4::float8)
+            ELSE $2::float8 END
     ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 """
