@@ -71,6 +71,7 @@ class Bench:
             relays=[SimpleNamespace(waiting=False), self.relay],
             membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
             intake=SimpleNamespace(leases=self.leases),
+            deliveries=None,
             pool=self.database,
             settings=SimpleNamespace(consumer_group="group"),
         )
