@@ -1,4 +1,4 @@
-"""The composition root: the Faust app and its two agents. The only global of the program."""
+"""The composition root: the Faust app and its agents. The only global of the program."""
 
 from __future__ import annotations
 
@@ -87,6 +87,8 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
 
     async def on_assigned(_: Any, assigned: Any, **__: Any) -> None:
         runtime.dead_letters.assigned()
+        if runtime.deliveries is not None:
+            runtime.deliveries.assigned()
         runtime.intake.assigned(
             (tp.topic, tp.partition) for tp in assigned if tp.topic == settings.input_topic
         )
@@ -110,6 +112,15 @@ def build(settings: Settings) -> tuple[StreamApp, Runtime]:
         app.queues[settings.dlq_topic] = stream.channel.queue
         async for event in stream.noack().events():
             await runtime.accept_dead_letter(event)
+
+    if settings.sends_replies:
+
+        @app.agent(raw(settings.outbound_topic), name="replies")  # type: ignore[untyped-decorator]
+        async def replies(stream: faust.Stream) -> None:
+            """Sends the replies."""
+            app.queues[settings.outbound_topic] = stream.channel.queue
+            async for event in stream.noack().events():
+                await runtime.accept_reply(event)
 
     return app, runtime
 

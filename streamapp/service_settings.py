@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
 from streamapp.actions.topics import TOPICS
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # Who can be notified, as tasks are assigned: the beginning of their settings' names.
 TEAMS = {
@@ -91,6 +92,33 @@ class ServiceSettings(BaseModel):
         None, description="Slack channel of the agents"
     )
     slack_timeout: Seconds = Field(10.0, description="limit of one message to Slack")
+    whatsapp_api_url: str | None = Field(
+        None,
+        repr=False,
+        description="WhatsApp Cloud API with its version, as `https://graph.facebook.com/v23.0`; "
+        "none: nobody sends the replies",
+    )
+    whatsapp_phone_number_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_-]*$", description="id of the number that replies come from"
+    )
+    whatsapp_access_token: SecretStr | None = Field(None, description="token for it")
+    whatsapp_app_secret: SecretStr | None = Field(
+        None, description="signs the calls of the status webhook; none: there is no such page"
+    )
+    whatsapp_verify_token: SecretStr | None = Field(
+        None, description="what WhatsApp shows when the webhook is entered there"
+    )
+    whatsapp_timeout: Seconds = Field(10.0, description="limit of one message to WhatsApp")
+    whatsapp_rate: Annotated[float, Field(gt=0, le=1000)] = Field(
+        80.0, description="messages a second from the number; each worker's own"
+    )
+    whatsapp_recipient_interval: SecondsOrZero = Field(
+        6.0, description="between two messages to one customer"
+    )
+    whatsapp_max_wait: Seconds = Field(
+        3600.0,
+        description="how long a reply waits for the account, a circuit or its turn; then it failed",
+    )
     texts: dict[str, str] = Field(
         {},
         description="what customers are told, a JSON object of texts by topic "
@@ -103,6 +131,7 @@ class ServiceSettings(BaseModel):
         "inventory_service_url",
         "pricing_service_url",
         "calendar_service_url",
+        "whatsapp_api_url",
     )
     @classmethod
     def _http(cls, value: str | None) -> str | None:
@@ -133,6 +162,29 @@ class ServiceSettings(BaseModel):
             raise ValueError("must be an http:// or https:// address")
         return value
 
+    @field_validator(
+        "whatsapp_phone_number_id",
+        "whatsapp_access_token",
+        "whatsapp_app_secret",
+        "whatsapp_verify_token",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | str | None) -> SecretStr | str | None:
+        given = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return value if given else None
+
+    @model_validator(mode="after")
+    def _whole_whatsapp(self) -> ServiceSettings:
+        named = {
+            "API_URL": self.whatsapp_api_url,
+            "PHONE_NUMBER_ID": self.whatsapp_phone_number_id,
+            "ACCESS_TOKEN": self.whatsapp_access_token,
+        }
+        missing = [f"STREAMAPP_WHATSAPP_{name}" for name, value in named.items() if not value]
+        if 0 < len(missing) < len(named):
+            raise ValueError(f"WhatsApp is set in part: {' and '.join(missing)} too, or none of it")
+        return self
+
     @field_validator("texts", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
@@ -161,6 +213,11 @@ class ServiceSettings(BaseModel):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("must be the name of a time zone") from None
         return value
+
+    @property
+    def sends_replies(self) -> bool:
+        """Whether the replies are delivered by us."""
+        return self.whatsapp_api_url is not None
 
     def team_emails(self) -> dict[str, str]:
         """Addresses by team, of those teams that have one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0004_business_settings"
-down_revision = "0002_redrive"
+down_revision = "0003_deliveries"
 
 STATEMENTS: list[str] = [
     # Never the same twice, also for a row that was deleted: who keeps settings compares it.

@@ -26,6 +26,7 @@ OWN = {
     "dlq": ("streamapp.cli.dlq", "Look at dead letters, send them again."),
     "sagas": ("streamapp.cli.sagas", "Look at sagas, resume or resolve stuck ones."),
     "business": ("streamapp.cli.business", "Look at what businesses set, change it."),
+    "outbound": ("streamapp.cli.outbound", "Look at replies, send one again."),
     "circuits": ("streamapp.cli.circuits", "Look at a worker's circuits."),
 }
 FAUST = {

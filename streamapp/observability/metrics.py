@@ -39,10 +39,15 @@ LEAD_STATES = frozenset(
 SAGA_STATUSES = frozenset({"COMPLETED", "COMPENSATED", "STUCK", "RESOLVED"})
 STEP_STATUSES = frozenset({"done", "failed"})
 CHANNELS = frozenset({"whatsapp"})
+RESPONSE_STATUSES = frozenset({"queued", "sent", "failed", "unknown", "delivered", "read"})
+OPEN_DELIVERIES = ("pending", "sending", "unknown", "failed")
+STATUS_RESULTS = frozenset({"applied", "stale", "unknown"})
 TIERS = frozenset({"rocksdb", "postgresql"})
 RESULTS = frozenset({"hit", "miss"})
 TABLE_FAULTS = frozenset({"damaged", "unusable"})
-PLACES = frozenset({"pipeline", "handler", "journal", "worker", "outbox", "dead_letters"})
+PLACES = frozenset(
+    {"pipeline", "handler", "journal", "worker", "outbox", "dead_letters", "deliveries"}
+)
 
 StuckLevel = Literal["parked", "given_up"]
 Dependency = Literal["database", "broker"]
@@ -162,6 +167,18 @@ class Metrics:
         self.responses = counter("responses", "Replies to customers.", "channel", "status")
         self.texts_failed = counter(
             "texts_failed", "Templates of businesses that failed: the plain text was used.", "topic"
+        )
+        self.deliveries = gauge(
+            "outbound_deliveries",
+            "Replies that did not reach their customer, as far as we know. Each worker shows those"
+            " of all.",
+            "status",
+        )
+        self.delivery_statuses = counter(
+            "delivery_statuses",
+            "Statuses told by WhatsApp; unknown: of no message of ours.",
+            "status",
+            "result",
         )
         self.in_flight = gauge("in_flight_messages", "Deliveries taken in that have no outcome.")
         self.lanes = gauge("lanes_active", "Leads with work under way or waiting.")
@@ -300,8 +317,19 @@ class Metrics:
         self.dlq_messages.labels(known(reason, _REASONS)).inc()
 
     def responded(self, channel: str = "whatsapp", status: str = "queued") -> None:
-        """A reply is durable (``queued``), ``sent`` or ``failed``."""
-        self._responses(known(channel, CHANNELS), known(status, ("queued", "sent", "failed"))).inc()
+        """A reply is durable (``queued``), WhatsApp has it (``sent``), and what came of it."""
+        self._responses(known(channel, CHANNELS), known(status, RESPONSE_STATUSES)).inc()
+
+    def status_told(self, status: str, result: str) -> None:
+        """WhatsApp told a status of a message."""
+        self.delivery_statuses.labels(
+            known(status, RESPONSE_STATUSES), known(result, STATUS_RESULTS)
+        ).inc()
+
+    def deliveries_open(self, by_status: dict[str, int]) -> None:
+        """Deliveries as the database has them."""
+        for status in OPEN_DELIVERIES:
+            self.deliveries.labels(status).set(by_status.get(status, 0))
 
     def text_failed(self, topic: str) -> None:
         """A template of a business failed, and the plain text was used."""

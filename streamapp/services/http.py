@@ -25,6 +25,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -74,6 +75,19 @@ class HttpRejected(Rejected):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service said, whatever it means.
+
+    ``body`` is None where it is longer than ``MAX_BODY``, and where that of a failure broke off.
+    ``retry_after`` is the wait in seconds that was asked for.
+    """
+
+    status: int
+    body: bytes | None
+    retry_after: float | None
 
 
 class HttpService:
@@ -135,15 +149,18 @@ class HttpService:
             await self._session.close()
             self._session = None
 
-    async def _call(
+    async def exchange(
         self,
         method: str,
         path: str,
-        body: bytes | None,
-        key: str | None,
-        traceparent: str | None,
+        body: bytes | None = None,
+        *,
+        key: str | None = None,
+        traceparent: str | None = None,
         params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Answer:
+        """One request and its answer, unjudged. Raises ``Retryable`` where there is none, or where
+        the body of a success breaks off."""
         what = f"{self.name}: {method} {path}"
         if self._closed:
             raise Retryable(f"{what}: the client is closed", in_doubt=False)
@@ -165,13 +182,41 @@ class HttpService:
                 allow_redirects=False,
                 trace_request_ctx=progress,
             ) as response:
-                return await self._answer(what, response)
+                return await _answer(response)
         except TimeoutError:
             error = f"{what}: no answer within {self._timeout.total:g} s"
         except (aiohttp.ClientError, OSError) as cause:
             error = f"{what}: {_describe(cause)}"
         # Outside of the handlers: the text of a cause may show the URL with its query.
         raise Retryable(error, in_doubt=progress.connected)
+
+    def shown(self, text: str) -> str:
+        """What may be told of a service's words: their beginning, without token and password."""
+        return excerpt(text, self._secrets)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        key: str | None,
+        traceparent: str | None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        answer = await self.exchange(
+            method, path, body, key=key, traceparent=traceparent, params=params
+        )
+        what = f"{self.name}: {method} {path}"
+        verdict = classify(answer.status)
+        if verdict is Verdict.DONE:
+            return _json_object(what, answer.body)
+        said = self.shown((answer.body or b"")[:_CHUNK].decode("utf-8", "replace"))
+        error = f"{what}: status {answer.status}" + (f": {said}" if said else "")
+        if verdict is Verdict.BUSY:
+            raise Busy(error)
+        if verdict is Verdict.REJECTED:
+            raise HttpRejected(error, answer.status)
+        raise Retryable(error, in_doubt=verdict is Verdict.UNKNOWN, retry_after=answer.retry_after)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -193,26 +238,6 @@ class HttpService:
         base = self._base.raw_path.rstrip("/")
         url = self._base.with_path(f"{base}/{below}", keep_query=True, encoded=True)
         return url.extend_query(params) if params else url
-
-    async def _answer(self, what: str, response: aiohttp.ClientResponse) -> dict[str, Any]:
-        verdict = classify(response.status)
-        if verdict is Verdict.DONE:
-            return _json_object(what, await _read(response))
-        text = b""
-        # The status alone decides: a broken body must not turn a refusal into a doubt.
-        with suppress(aiohttp.ClientError, OSError, TimeoutError):
-            text = await _read(response) or b""
-        said = excerpt(text[:_CHUNK].decode("utf-8", "replace"), self._secrets)
-        error = f"{what}: status {response.status}" + (f": {said}" if said else "")
-        if verdict is Verdict.BUSY:
-            raise Busy(error)
-        if verdict is Verdict.REJECTED:
-            raise HttpRejected(error, response.status)
-        raise Retryable(
-            error,
-            in_doubt=verdict is Verdict.UNKNOWN,
-            retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
-        )
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -252,6 +277,18 @@ async def _connected(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: object
 ) -> None:
     context.trace_request_ctx.connected = True
+
+
+async def _answer(response: aiohttp.ClientResponse) -> Answer:
+    body: bytes | None = None
+    if classify(response.status) is Verdict.DONE:
+        body = await _read(response)
+    else:
+        # The status alone decides: a broken body must not turn a refusal into a doubt.
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            body = await _read(response)
+    wait = retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+    return Answer(response.status, body, wait)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:

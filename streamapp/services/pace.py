@@ -62,3 +62,7 @@ class Pace:
         for key, turn in list(self._turns.items()):
             if now - turn > FORGET_AFTER:
                 del self._turns[key]
+        # A place where anybody may go at once is as good as one that was never heard of.
+        for times in (self._next, self._free):
+            for place in [place for place, moment in times.items() if moment < now]:
+                del times[place]

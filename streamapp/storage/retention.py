@@ -11,6 +11,7 @@ from streamapp.resilience import crash_points
 from streamapp.storage.connection import Pool
 
 DAY = 86_400.0
+TROUBLE = 30 * DAY  # a delivery that failed, or that nobody knows the end of
 BATCH = 500  # rows of one statement
 
 _SAGAS = """
@@ -55,6 +56,19 @@ DELETE FROM processed_messages WHERE message_id IN (
 )
 """
 
+# A row outlives the time in which its reply may be sent, so that its record, read again, is not:
+# what is older than a day is refused by itself. What somebody may want to look at stays longer.
+_DELIVERIES = """
+DELETE FROM outbound_deliveries WHERE message_id IN (
+    SELECT message_id FROM outbound_deliveries WHERE consumer_group = $1
+        AND status NOT IN ('pending', 'sending')
+        AND greatest(finished_at, created_at) < now() - interval '1 second'
+            * CASE WHEN status IN ('unknown', 'failed') THEN greatest($2::float8, $4::float8)
+            ELSE $2::float8 END
+    ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+"""
+
 
 class Retention:
     """Deletes what is old enough; ``keep`` is in seconds, before the day that is added."""
@@ -71,6 +85,7 @@ class Retention:
             await self._delete(_SAGAS, self._group, self._keep, BATCH),
             await self._delete(_OUTBOX, self._group, self._keep, BATCH),
             await self._delete(_PROCESSED, DAY, BATCH),
+            await self._delete(_DELIVERIES, self._group, self._keep, BATCH, TROUBLE),
         ]
         return BATCH in counts
 

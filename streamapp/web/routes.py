@@ -20,6 +20,7 @@ from streamapp.storage.operations import Refused, Unknown
 from streamapp.storage.queries import MAX_ROWS
 from streamapp.storage.requests import Asked, RequestKind
 from streamapp.web.security import middleware
+from streamapp.web.whatsapp import StatusWebhook
 from streamapp.worker.redrive import NotConfirmed, Sent
 
 MAX_OFFSET = 1_000_000
@@ -80,7 +81,8 @@ class Views:
     """Where the routes take their data from.
 
     ``readiness`` names each condition and whether it holds: ready when all do. ``worker`` gives
-    this process's own figures for ``/api/stats``.
+    this process's own figures for ``/api/stats``. ``webhook`` hears of statuses, where somebody
+    may tell them.
     """
 
     readiness: Callable[[], Mapping[str, bool]]
@@ -90,6 +92,7 @@ class Views:
     redriver: DeadLetters
     requests: Requests
     registry: CollectorRegistry
+    webhook: StatusWebhook | None = None
 
 
 def routes(views: Views) -> list[web.RouteDef]:
@@ -107,6 +110,7 @@ def routes(views: Views) -> list[web.RouteDef]:
         web.post("/api/dlq/{id}/retry", api.retry),
         web.get("/api/sagas/{processing_id}", api.saga),
         web.post("/api/sagas/{processing_id}/{kind:resume|resolve}", api.ask),
+        *(views.webhook.routes() if views.webhook is not None else ()),
     ]
 
 

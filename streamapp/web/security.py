@@ -1,6 +1,7 @@
 """Who may call what.
 
-Health and metrics are open. Reading is open on loopback while no admin token is set; with one,
+Health and metrics are open, and so is the webhook of WhatsApp, which checks the signature of each
+call itself. Reading is open on loopback while no admin token is set; with one,
 everything else needs it. Calls that change something always need it, and never come from a
 foreign site.
 """
@@ -16,7 +17,8 @@ from pydantic import SecretStr
 
 from streamapp.settings import LOOPBACK
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics"})
+WEBHOOK_PATH = "/webhooks/whatsapp"
+OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/metrics", WEBHOOK_PATH})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})
 

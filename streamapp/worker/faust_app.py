@@ -82,7 +82,8 @@ class StreamApp(faust.App):  # type: ignore[misc]
         if self.before_start is not None:
             await self.before_start()
         self.producer.buffer.max_messages = CHANGELOG_BUFFER
-        topics = (self.settings.input_topic, self.settings.dlq_topic)
+        settings = self.settings
+        topics = (settings.input_topic, settings.dlq_topic, settings.outbound_topic)
         self.consumer._read_offset = ReadOffsets(topics)
         self._watch_polls()
         self.consumer.wait_first = eager(self.consumer.wait_first)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
 
+from streamapp.observability.metrics import OPEN_DELIVERIES
 from streamapp.pipeline.orchestrator import Pipeline
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.outbox import Outbox
@@ -40,15 +41,20 @@ class Gauges:
 
     def _lag(self) -> None:
         metrics, membership = self._runtime.metrics, self._runtime.membership
-        leases = self._runtime.intake.leases
-        gone = self._partitions - leases.keys()
+        deliveries = self._runtime.deliveries
+        held: dict[tuple[str, int], int | None] = {
+            key: lease.ledger.committable for key, lease in self._runtime.intake.leases.items()
+        }
+        if deliveries is not None:
+            held |= {key: part.ledger.committable for key, part in deliveries.assignments.items()}
+        gone = self._partitions - held.keys()
         for topic, partition in gone:
             metrics.partition_gone(topic, partition)
-        self._partitions = set(leases)
-        for (topic, partition), lease in leases.items():
+        self._partitions = set(held)
+        for (topic, partition), committable in held.items():
             highwater = membership.highwater(topic, partition)
-            if highwater is not None and lease.ledger.committable is not None:
-                metrics.lagging(topic, partition, max(0, highwater - lease.ledger.committable))
+            if highwater is not None and committable is not None:
+                metrics.lagging(topic, partition, max(0, highwater - committable))
 
     async def run(self) -> None:
         rounds = 0
@@ -95,6 +101,12 @@ class Gauges:
         )
         oldest = min((row["oldest"] for row in rows), default=None)
         metrics.dead_letters_open({row["reason"]: row["n"] for row in rows}, oldest)
+        rows = await pool.fetch(
+            "SELECT status, count(*) AS n FROM outbound_deliveries "
+            "WHERE status = ANY($1) GROUP BY status",
+            list(OPEN_DELIVERIES),
+        )
+        metrics.deliveries_open({row["status"]: row["n"] for row in rows})
 
     async def _stuck(self) -> None:
         """What people are called for, so in every round."""

@@ -34,6 +34,12 @@ class Observer:
     def responded(self) -> None:
         self._metrics.responded()
 
+    def status_told(self, status: str, result: str) -> None:
+        """WhatsApp told a status, and what became of that."""
+        self._metrics.status_told(status, result)
+        if result == "applied":
+            self._metrics.responded(status=status)
+
     def saga_finished(self, message: Message, status: str, reason: str | None) -> None:
         self._metrics.saga_finished(message, status, reason)
         if status != "COMPLETED":

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import faust
@@ -22,11 +23,13 @@ from streamapp.resilience.circuit_breaker import CircuitBreakers
 from streamapp.saga.executor import SagaConfig, SagaExecutor
 from streamapp.saga.letters import Letters
 from streamapp.saga.retry import RetrySchedule
+from streamapp.services.whatsapp import NAME
 from streamapp.settings import Settings
 from streamapp.storage.business_directory import BusinessDirectory
 from streamapp.storage.businesses import BusinessStore
 from streamapp.storage.connection import Pool, create_pool
 from streamapp.storage.dead_letters import DeadLetterStore
+from streamapp.storage.deliveries import Deliveries
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.health import DatabaseHealth
 from streamapp.storage.journal import PostgresJournal
@@ -39,10 +42,12 @@ from streamapp.storage.retention import Retention
 from streamapp.storage.tenants import TenantDirectory
 from streamapp.storage.unfinished import UnfinishedSagas
 from streamapp.web.routes import Views
+from streamapp.web.whatsapp import status_webhook
 from streamapp.worker import loop_lag
 from streamapp.worker.continuity import Continuity, LogReader
 from streamapp.worker.dead_letter_agent import DeadLetterIntake
 from streamapp.worker.dedup import DedupTable
+from streamapp.worker.delivery_agent import DeliveryIntake
 from streamapp.worker.gauges import Gauges
 from streamapp.worker.intake import DEFECT_PAUSE, Intake
 from streamapp.worker.lanes import Bounds, Lanes, Room
@@ -52,6 +57,7 @@ from streamapp.worker.ownership import PartitionLease
 from streamapp.worker.producer import BrokerHealth, DeadLetterProducer, Producer
 from streamapp.worker.redrive import Redriver
 from streamapp.worker.relay import OutboxRelay
+from streamapp.worker.replies import delivery_intake
 from streamapp.worker.resumer import Resumer
 from streamapp.worker.services import Services
 
@@ -131,6 +137,7 @@ class Runtime:
         self.businesses: BusinessDirectory
         self.intake: Intake
         self.dead_letters: DeadLetterIntake
+        self.deliveries: DeliveryIntake | None = None  # none: nobody here sends replies
         self.relays: list[OutboxRelay]
         self.gauges: Gauges
 
@@ -145,6 +152,7 @@ class Runtime:
             input_topic=settings.input_topic,
             max_payload_bytes=settings.max_payload_bytes,
         )
+        table = Deliveries(self.pool, settings.consumer_group)
         self.views = Views(
             readiness=self.readiness,
             worker=self.figures,
@@ -153,6 +161,7 @@ class Runtime:
             redriver=Redriver(redrives, self.producer),
             requests=requests,
             registry=self.metrics.registry,
+            webhook=status_webhook(settings, table.apply, self.observer.status_told),
         )
         await self.producer.start()
         await self.journal.start()
@@ -219,6 +228,19 @@ class Runtime:
             for topic in (settings.outbound_topic, settings.dlq_topic)
         ]
         self.dead_letters = DeadLetterIntake(store, self.database, self.membership, continuity)
+        if self.services.whatsapp is not None:
+            self.deliveries = delivery_intake(
+                settings,
+                self.services.whatsapp,
+                table=table,
+                database=self.database,
+                breaker=self.breakers.get(NAME),
+                dead_letters=sink,
+                membership=self.membership,
+                continuity=continuity,
+                metrics=self.metrics,
+                on_defect=partial(self.observer.defect, "deliveries"),
+            )
         resumer = Resumer(
             sagas=self.sagas,
             journal=self.journal,
@@ -231,10 +253,12 @@ class Runtime:
             on_orphan=self.metrics.orphaned_sagas.inc,
         )
         self.gauges = Gauges(self, pipeline, outbox)
+        interval = settings.commit_interval
         for name, work in (
             *(("outbox", relay.run()) for relay in self.relays),
-            ("commit", self.intake.commit_regularly(settings.commit_interval)),
-            ("commit-dlq", self.dead_letters.commit_regularly(settings.commit_interval)),
+            ("commit", self.intake.commit_regularly(interval)),
+            ("commit-dlq", self.dead_letters.commit_regularly(interval)),
+            *(("commit-replies", each.commit_regularly(interval)) for each in self._senders),
             ("resumer", resumer.run()),
             ("gauges", self.gauges.run()),
             ("loop-lag", loop_lag.watch(self.metrics.loop_lag.observe)),
@@ -245,6 +269,11 @@ class Runtime:
             task.add_done_callback(self._task_ended)
             self._tasks.append(task)
         self._started.set()
+
+    @property
+    def _senders(self) -> list[DeliveryIntake]:
+        """None or one."""
+        return [] if self.deliveries is None else [self.deliveries]
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         # A loop that serves all partitions is gone, be it by a cancellation out of a library:
@@ -332,6 +361,12 @@ class Runtime:
         """An event of the dead-letter topic. What cannot be stored is held."""
         await self._insist("dead_letters", lambda: self.dead_letters.accept(event))
 
+    async def accept_reply(self, event: Any) -> None:
+        """An event of the outbound topic, where replies are sent from here."""
+        await self._started.wait()
+        for sender in self._senders:
+            await self._insist("deliveries", partial(sender.accept, event))
+
     async def _insist(self, where: str, accept: Callable[[], Awaitable[None]]) -> None:
         """Passing an event over would let the next one's commit lose it: try until it is in."""
         await self._started.wait()
@@ -351,7 +386,10 @@ class Runtime:
         budget = self.settings.shutdown_timeout if stopping else self.settings.drain_timeout
         if not self.database.available:
             budget = 0.0  # nothing can finish: others are waiting for this hand-over
-        await self.intake.give_up(budget)
+        # At the same time: the group stands still meanwhile.
+        await asyncio.gather(
+            self.intake.give_up(budget), *(each.give_up(budget) for each in self._senders)
+        )
         await self.dead_letters.give_up()
 
     async def stop(self) -> None:

@@ -11,6 +11,7 @@ from streamapp.actions.clients import Clients
 from streamapp.services.email import Mailer
 from streamapp.services.http import HttpService
 from streamapp.services.slack import Slack
+from streamapp.services.whatsapp import MAX_CONNECTIONS, NAME, WhatsApp
 from streamapp.settings import Settings
 from streamapp.storage.business_directory import BusinessDirectory
 from streamapp.worker.own_services import BusinessServices
@@ -65,6 +66,7 @@ class Services:
             if directory is not None
             else None
         )
+        self.whatsapp = _whatsapp(settings)
         self.clients = Clients(
             http=self._http,
             timeouts={name: http[name][2] for name in http} | {EMAIL: settings.smtp_timeout},
@@ -77,10 +79,26 @@ class Services:
             *self._http,
             *([EMAIL] if self._mailer else []),
             *([SLACK] if webhooks else []),
+            *([NAME] if self.whatsapp else []),
         )
 
     async def close(self) -> None:
         """Close all connections; calls under way fail."""
-        for client in (*self._http.values(), self._mailer, self._slack, self._own):
+        clients = (*self._http.values(), self._mailer, self._slack, self._own, self.whatsapp)
+        for client in clients:
             if client is not None:
                 await client.close()
+
+
+def _whatsapp(settings: Settings) -> WhatsApp | None:
+    address, number = settings.whatsapp_api_url, settings.whatsapp_phone_number_id
+    if address is None or number is None:
+        return None
+    http = HttpService(
+        NAME,
+        address,
+        token=settings.whatsapp_access_token,
+        timeout=settings.whatsapp_timeout,
+        max_connections=MAX_CONNECTIONS,
+    )
+    return WhatsApp(http, number)

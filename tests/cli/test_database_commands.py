@@ -47,7 +47,13 @@ async def test_migrate_brings_the_database_up_to_date(run: Run, database: str) -
     assert (first.code, first.json) == (
         0,
         {
-            "applied": ["0001_initial", "0002_redrive", "0004_business_settings", "0005_purging"],
+            "applied": [
+                "0001_initial",
+                "0002_redrive",
+                "0003_deliveries",
+                "0004_business_settings",
+                "0005_purging",
+            ],
             "topics": [],
         },
     )

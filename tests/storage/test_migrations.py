@@ -14,7 +14,7 @@ from streamapp.pipeline.dead_letter import PREFIX
 from streamapp.storage.migrations import MigrationError, pending, upgrade
 
 initial = importlib.import_module("migrations.versions.0001_initial")
-ALL = ["0001_initial", "0002_redrive", "0004_business_settings", "0005_purging"]
+ALL = ["0001_initial", "0002_redrive", "0003_deliveries", "0004_business_settings", "0005_purging"]
 
 
 @pytest.fixture

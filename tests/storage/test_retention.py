@@ -134,3 +134,32 @@ async def test_what_a_person_resolved_goes_with_its_requests(
     await retention.purge()
     assert await left(bench, "sagas", "processing_id") == {"young"}
     assert await left(bench, "saga_requests", "processing_id") == {"young"}
+
+
+async def test_old_deliveries_go_and_those_to_look_at_later(
+    bench: Bench, retention: Retention
+) -> None:
+    for name, status, created, finished in (
+        ("old", "read", 34.1, 34.1),
+        ("young", "sent", 34.1, 33.9),
+        ("sent again soon", "sent", 33.9, 34.1),
+        ("waiting", "pending", 1000, None),
+        ("under way", "sending", 1000, None),
+        ("unknown", "unknown", 719, 719),
+        ("failed", "failed", 719, 719),
+        ("old failure", "failed", 721, 721),
+    ):
+        await bench.pool.execute(
+            "insert into outbound_deliveries (message_id, consumer_group, lead_id, business_id,"
+            " tenant_id, recipient, body, created_at, status, finished_at) values ($1, $2, 'l',"
+            " 'b', 't', '1', 'x', now() - $4::float8 * interval '1 hour', $3,"
+            " now() - $5::float8 * interval '1 hour')",
+            name,
+            GROUP,
+            status,
+            created,
+            finished,
+        )
+    await retention.purge()
+    kept = {"young", "sent again soon", "waiting", "under way", "unknown", "failed"}
+    assert await left(bench, "outbound_deliveries", "message_id") == kept

@@ -32,7 +32,9 @@ class FakeDatabase:
             raise self.away
         return 4
 
-    async def fetch(self, query: str) -> list[dict[str, Any]]:
+    async def fetch(self, query: str, *_: Any) -> list[dict[str, Any]]:
+        if "outbound_deliveries" in query:
+            return [{"status": "unknown", "n": 2}]
         return [
             {"reason": "invalid_payload", "n": 3, "oldest": 500.0},
             {"reason": "circuit_open", "n": 1, "oldest": 400.0},
@@ -71,6 +73,7 @@ class Bench:
             relays=[SimpleNamespace(waiting=False), self.relay],
             membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
             intake=SimpleNamespace(leases=self.leases),
+            deliveries=None,
             pool=self.database,
             settings=SimpleNamespace(consumer_group="group"),
         )
