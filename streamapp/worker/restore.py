@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import rocksdict
+
+from streamapp.worker.membership import Membership
 
 log = logging.getLogger("streamapp.restore")
 
@@ -33,6 +35,7 @@ class Restore:
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        self._membership = Membership(app)
         self._said = 0.0
         self._left_then = 0
 
@@ -48,29 +51,61 @@ class Restore:
         """Write the records of changelogs; gives the other ones.
 
         ``generation`` is that of the group when the poll began. Records of an earlier one are
-        dropped: whoever has the partition now begins at the offset in the database.
+        dropped: whoever has the partition now begins at the offset in the database. Where that is
+        this worker, a poll that lasted beyond the rebalance may have taken them from there on, so
+        they are fetched once more.
         """
         tables = self._app.tables.recovery.tp_to_table
         mine = [partition for partition in records or () if partition in tables]
         found = {partition: list(records.pop(partition)) for partition in mine}
+        late = self._ended(generation)
         for partition, batch in found.items():
             for begin in range(0, len(batch), CHUNK):
-                if self._app.consumer_generation_id != generation:
-                    return records
+                if self._ended(generation):
+                    break
                 self._write(partition, batch[begin : begin + CHUNK])
                 await asyncio.sleep(0)
+        if self._ended(generation):
+            await self._fetch_again(found)
+            # Faust would take those that it had before a rebalance for records of after it.
+            return records if late else {}
+        if not found:
+            self._pass_absent_ends()
         self._tell_faust()
         self._say()
         return records
 
-    def _write(self, partition: Any, records: Sequence[Any]) -> None:
+    def _ended(self, generation: int) -> bool:
+        return bool(self._app.consumer_generation_id != generation)
+
+    def _offsets(self, partition: Any) -> Any:
+        """Faust's offsets of the kind that the partition is; of another worker's: nothing."""
         recovery = self._app.tables.recovery
         if partition in recovery.active_tps:
-            offsets = recovery.active_offsets
-        elif partition in recovery.standby_tps:
-            offsets = recovery.standby_offsets
-        else:
-            return
+            return recovery.active_offsets
+        return recovery.standby_offsets if partition in recovery.standby_tps else {}
+
+    async def _fetch_again(self, partitions: Iterable[Any]) -> None:
+        for partition in partitions:
+            # Until the flow is resumed Faust itself has yet to go to where it begins.
+            offset = self._offsets(partition).get(partition)
+            if offset is not None and self._app.consumer.flow_active:
+                await self._membership.seek(partition.topic, partition.partition, max(0, offset))
+
+    def _pass_absent_ends(self) -> None:
+        """A log whose last records were deleted ends where the consumer is, not where they were:
+        nothing came, and there is nothing before its position that did not come."""
+        recovery = self._app.tables.recovery
+        for partition, last in recovery.active_highwaters.items():
+            seen = recovery.active_offsets.get(partition)
+            if seen is not None and seen < last:
+                position = self._membership.position(partition.topic, partition.partition)
+                if position is not None and position > last:
+                    recovery.active_offsets[partition] = last
+
+    def _write(self, partition: Any, records: Sequence[Any]) -> None:
+        recovery = self._app.tables.recovery
+        offsets = self._offsets(partition)
         seen = offsets.get(partition)
         if seen is None:
             return  # revoked meanwhile: a write would open the database again
@@ -95,7 +130,7 @@ class Restore:
         recovery = self._app.tables.recovery
         # Only where it waits already: its own loop would take the signal back before it does.
         waits = recovery.signal_recovery_end._waiters
-        if waits and recovery.in_recovery and not recovery.need_recovery():
+        if waits and not recovery.need_recovery():
             recovery.flush_buffers()
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()

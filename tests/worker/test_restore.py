@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from streamapp.worker import restore as module
 from streamapp.worker.restore import Restore
+from tests.worker.fakes import FakeMembership
 
 SEEN = [TP("seen-changelog", number) for number in range(2)]
 INPUT = TP("ai-results", 0)
@@ -120,9 +121,11 @@ class World:
         self.app: Any = SimpleNamespace(
             consumer_generation_id=1,
             tables=Tables(recovery=self.recovery, standbys_ready=False),
-            consumer=SimpleNamespace(_read_offset={}),
+            consumer=SimpleNamespace(_read_offset={}, flow_active=True),
         )
         self.restore = Restore(self.app)
+        self.membership = FakeMembership()
+        self.restore._membership = self.membership  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -224,6 +227,55 @@ async def test_what_was_polled_in_an_earlier_generation_is_dropped() -> None:
     assert world.store.offsets == {}
 
 
+async def test_a_poll_that_outlasts_a_rebalance_leaves_no_gap() -> None:
+    """It may have taken what the new generation is owed, which nobody would fetch again."""
+    world = World(9)
+    world.recovery.active_offsets[SEEN[0]] = 4
+    world.app.consumer_generation_id = 2
+    await world.restore.take({SEEN[0]: log_of(10)[5:], SEEN[1]: log_of(10)}, 1)
+    assert world.membership.seeks == [(*SEEN[0], 4), (*SEEN[1], 0)]
+
+
+async def test_what_faust_has_yet_to_begin_is_left_to_it() -> None:
+    world = World(9)
+    world.app.consumer_generation_id = 2
+    world.app.consumer.flow_active = False
+    await world.restore.take({SEEN[0]: log_of(10)}, 1)
+    world.app.consumer.flow_active = True
+    world.recovery.active_offsets[SEEN[0]] = None  # type: ignore[assignment]
+    world.recovery.standby_tps.clear()
+    await world.restore.take({SEEN[0]: log_of(10), SEEN[1]: log_of(10)}, 1)
+    assert world.membership.seeks == []
+
+
+@pytest.mark.parametrize(("position", "ends"), [(10, True), (9, False), (None, False)])
+async def test_a_log_whose_last_records_were_deleted_ends_all_the_same(
+    position: int | None, ends: bool
+) -> None:
+    world = World(9)
+    waiting = asyncio.create_task(world.recovery.signal_recovery_end.wait())
+    await asyncio.sleep(0)
+    if position is not None:
+        world.membership.positions[SEEN[0]] = position
+    await world.restore.take({SEEN[0]: log_of(8)}, 1)
+    assert world.restore.remaining == 2, "more may be on their way"
+    await world.restore.take({}, 1)
+    assert (world.restore.remaining == 0) is ends
+    assert world.store.offsets[SEEN[0]] == 7
+    waiting.cancel()
+
+
+async def test_the_end_is_told_though_faust_believes_in_it_already() -> None:
+    """Its own look at a quiet changelog may come just before it waits."""
+    world = World(9)
+    waiting = asyncio.create_task(world.recovery.signal_recovery_end.wait())
+    await asyncio.sleep(0)
+    world.recovery.in_recovery = False
+    await world.restore.take({SEEN[0]: log_of(10)}, 1)
+    async with asyncio.timeout(10):
+        await waiting
+
+
 async def test_a_rebalance_in_the_middle_of_a_poll_ends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -235,9 +287,11 @@ async def test_a_rebalance_in_the_middle_of_a_poll_ends_it(
         world.app.consumer_generation_id = 2
 
     monkeypatch.setattr(world.restore, "_write", next_generation)
-    await world.restore.take({SEEN[0]: log_of(10)}, 1)
+    others = [Record(5, b"lead", b"{}")]
+    assert await world.restore.take({SEEN[0]: log_of(10), INPUT: others}, 1) == {}
     assert world.store.offsets == {SEEN[0]: 2}
     assert world.store.databases[0] == content(log_of(3))
+    assert world.membership.seeks == [(*SEEN[0], 2)]
 
 
 async def test_a_revoked_partitions_database_is_not_opened_again() -> None:
