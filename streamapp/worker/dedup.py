@@ -23,7 +23,9 @@ from streamapp.worker.local_database import LocalDatabase, Trouble
 
 TABLE = "seen"
 BLOOM_BITS = 10  # a key; keeps a look-up of an id that is not there off the disk
-WRITE_BUFFER = 32 * 1024 * 1024  # bytes; less where many partitions share what there is
+# Bytes of one of a partition's write buffers: the largest, and the least however many share them.
+MOST_WRITE_BUFFER = 32 * 1024 * 1024
+LEAST_WRITE_BUFFER = 512 * 1024
 
 
 def changelog_topic(consumer_group: str) -> str:
@@ -47,7 +49,15 @@ class _Options(RocksDBOptions):  # type: ignore[misc]
         self._buffers = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(
             memory // 2, False, self._cache
         )
+        self.partitions = 1
         self._report = report
+
+    @property
+    def write_buffer(self) -> int:
+        """Bytes of one of a partition's write buffers. Partitions that are not written to keep
+        theirs: even if all are full, there is room for those that are."""
+        share: int = self._buffers.get_buffer_size() // (2 * self.partitions)
+        return min(max(share, LEAST_WRITE_BUFFER), MOST_WRITE_BUFFER)
 
     def open(self, path: Path, *, read_only: bool = False) -> Any:
         if read_only:
@@ -70,7 +80,7 @@ class _Options(RocksDBOptions):  # type: ignore[misc]
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_max_open_files(256)
-        options.set_write_buffer_size(WRITE_BUFFER)
+        options.set_write_buffer_size(self.write_buffer)
         options.set_max_write_buffer_number(3)
         options.set_write_buffer_manager(self._buffers)
         options.set_level_compaction_dynamic_level_bytes(True)
@@ -112,12 +122,15 @@ class DedupTable:
                 "segment.ms": max(60_000, int(self._width * 1000)),
             },
         )
-        self._table.data.rocksdb_options = _Options(memory, report)
+        self._options = _Options(memory, report)
+        self._options.partitions = partitions
+        self._table.data.rocksdb_options = self._options
 
     def set_partitions(self, partitions: int) -> None:
         """Called before start, once the input topic's number of partitions is known: Faust
         shares out the changelog together with it."""
         self._table.partitions = partitions
+        self._options.partitions = partitions
         self._table.changelog_topic.partitions = partitions
 
     def _prefix(self, bucket: int) -> bytes:

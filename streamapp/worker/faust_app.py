@@ -100,6 +100,7 @@ class StreamApp(faust.App):  # type: ignore[misc]
         async def watched(timeout: float) -> Any:
             self.polls.count += 1
             generation = self.consumer_generation_id
+            self.restore.size_polls()
             records, active = await poll(timeout)
             records = await self.restore.take(records, generation)
             self.polls.note(records)

@@ -24,6 +24,7 @@ from streamapp.worker.membership import Membership
 log = logging.getLogger("streamapp.restore")
 
 CHUNK = 1000  # records of one write; more of them would hold the event loop up
+POLL = 20_000  # records of a poll while nothing but changelogs is polled
 SAY_EVERY = 5.0  # seconds between lines on how far it is
 
 
@@ -46,6 +47,13 @@ class Restore:
         if not recovery.in_recovery:
             return 0
         return sum(max(0, left) for left in recovery.active_remaining().values())
+
+    def size_polls(self) -> None:
+        """Called before each poll: each costs a passage to the consumer's thread and back."""
+        consumer = self._app.consumer._thread._consumer
+        usual = self._app.conf.broker_max_poll_records
+        if consumer is not None:  # else the worker is stopping
+            consumer._max_poll_records = POLL if self.remaining else usual
 
     async def take(self, records: Any, generation: int) -> Any:
         """Write the records of changelogs; gives the other ones.
@@ -109,7 +117,10 @@ class Restore:
         seen = offsets.get(partition)
         if seen is None:
             return  # revoked meanwhile: a write would open the database again
-        fresh = [record for record in records if record.offset > seen]
+        # A log goes upwards: only a poll that begins before what is there has some to leave out.
+        fresh = records
+        if records[0].offset <= seen:
+            fresh = [record for record in records if record.offset > seen]
         if not fresh:
             return
         batch = rocksdict.WriteBatch(raw_mode=True)

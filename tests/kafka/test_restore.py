@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import time
 from pathlib import Path
@@ -28,8 +29,8 @@ DELETED = 500  # of them, by tombstones
 WITHIN = 60.0  # seconds
 
 
-async def fill(stage: Stage) -> None:
-    """Marks as a busy day leaves them, some of them deleted again."""
+async def fill(stage: Stage, marks: int = MARKS) -> None:
+    """Marks as a busy day leaves them in each partition, some of them deleted again."""
     topic = changelog_topic(stage.settings.consumer_group)
     bucket = b"%010d|" % int(time.time() // (stage.settings.dedup_window / 2))
     producer = AIOKafkaProducer(
@@ -50,7 +51,7 @@ async def fill(stage: Stage) -> None:
 
     try:
         for partition in range(PARTITIONS):
-            keys = [bucket + b"filler-%d" % number for number in range(MARKS)]
+            keys = [bucket + b"filler-%d" % number for number in range(marks)]
             changes: list[tuple[bytes, bytes | None]] = [(key, b"h" * 32) for key in keys]
             await send(partition, [*changes, *((key, None) for key in keys[:DELETED])])
     finally:
@@ -117,3 +118,51 @@ async def test_a_lost_table_is_restored_though_killed_on_the_way(
     await worker.wait_until_ready()
     assert await worker.stop() == 0
     assert stored(Path(stage.settings.data_dir)) == marks + PARTITIONS * (MARKS - DELETED)
+
+
+RESTORED = re.compile(r"restored (\d+) records")
+COPIED = 20_000  # marks of each partition
+
+
+async def until_copied(workers: list[WorkerProcess], marks: int) -> None:
+    """Wait until each worker has all marks in its databases, be it only as a copy."""
+    deadline = time.monotonic() + WITHIN
+    for worker in workers:
+        while (found := stored_meanwhile(worker.settings.data_dir)) < marks:
+            assert time.monotonic() < deadline, f"{found} of {marks}\n{worker.log.read_text()}"
+            await asyncio.sleep(0.5)
+
+
+def stored_meanwhile(directory: Path) -> int:
+    """The same of a worker that runs, which may take files away that are being read; then 0."""
+    try:
+        return stored(directory)
+    except Exception:
+        return 0
+
+
+async def test_who_takes_over_has_the_table_already(broker: Broker, new_stage: NewStage) -> None:
+    stage = new_stage(broker.bootstrap)
+    (worker,) = await stage.prepare()
+    async with stage.load():
+        await stage.progress(100)
+    await stage.check()
+    assert await worker.stop() == 0
+    await fill(stage, COPIED)
+    worker.start()
+    await worker.wait_until_ready()
+    survivor = stage.new_worker()
+    survivor.start()
+    await survivor.wait_until_ready()
+    await worker.wait_until_ready()
+    await until_copied([worker, survivor], PARTITIONS * (COPIED - DELETED) + 100)
+    before = len(survivor.log.read_text())
+    await asyncio.to_thread(worker.kill)
+    again = [sent for sent in stage.traffic.sent.values() if sent.kind is not Kind.BAD]
+    await send_again(stage, again)
+    await stage.check()
+    log = survivor.log.read_text()
+    assert sum(map(int, RESTORED.findall(log[before:]))) < COPIED, log[before:]
+    metrics = await survivor.metrics()
+    assert metrics["streamapp_dedup_lookups_total"].get(("hit", "rocksdb"), 0.0) == len(again)
+    assert await survivor.stop() == 0

@@ -277,3 +277,14 @@ def test_all_partitions_share_one_bound_of_memory(tmp_path: Path) -> None:
     assert written > 2 * memory
     assert 0 < largest <= memory
     bench.drop()
+
+
+@pytest.mark.parametrize(
+    ("partitions", "bytes_each"),
+    [(1, 16 * 2**20), (4, 4 * 2**20), (64, 512 * 1024), (1000, 512 * 1024)],
+)
+def test_write_buffers_are_shared_out(tmp_path: Path, partitions: int, bytes_each: int) -> None:
+    bench = Bench(tmp_path, memory=64 * 2**20)
+    bench.table.set_partitions(partitions)
+    assert bench.faust.data.rocksdb_options.write_buffer == bytes_each
+    bench.drop()

@@ -121,7 +121,12 @@ class World:
         self.app: Any = SimpleNamespace(
             consumer_generation_id=1,
             tables=Tables(recovery=self.recovery, standbys_ready=False),
-            consumer=SimpleNamespace(_read_offset={}, flow_active=True),
+            consumer=SimpleNamespace(
+                _read_offset={},
+                flow_active=True,
+                _thread=SimpleNamespace(_consumer=SimpleNamespace(_max_poll_records=500)),
+            ),
+            conf=SimpleNamespace(broker_max_poll_records=500),
         )
         self.restore = Restore(self.app)
         self.membership = FakeMembership()
@@ -309,10 +314,23 @@ async def test_it_says_how_far_it_is(
     monkeypatch.setattr(module, "SAY_EVERY", 0.0)
     caplog.set_level(logging.INFO, "streamapp.restore")
     world = World(9)
-    await world.restore.take({SEEN[0]: log_of(4)}, 1)
-    await world.restore.take({SEEN[0]: log_of(7)}, 1)
-    await world.restore.take({SEEN[0]: log_of(10)}, 1)
+    for size in (4, 7, 10):
+        await world.restore.take({SEEN[0]: log_of(size)}, 1)
     said = [record.getMessage() for record in caplog.records]
-    assert said[0] == "restoring: 6 records are left"
-    assert said[1].startswith("restoring: 3 records are left, ")
-    assert said[2] == "restored"
+    assert said[0] == "restoring: 10 records are left"
+    assert said[1].startswith("restoring: 6 records are left, ")
+    assert said[1].endswith(" a second: partition 0: 6")
+    assert said[2].startswith("restoring: 3 records are left, ")
+    assert said[3].startswith("restored 10 records in ")
+    await world.restore.take({SEEN[0]: log_of(10)}, 1)
+    assert len(caplog.records) == 4
+
+
+async def test_polls_are_large_while_something_is_left() -> None:
+    world = World(9)
+    consumer = world.app.consumer._thread._consumer
+    world.restore.size_polls()
+    assert consumer._max_poll_records == module.POLL
+    await world.restore.take({SEEN[0]: log_of(10)}, 1)
+    world.restore.size_polls()
+    assert consumer._max_poll_records == 500
