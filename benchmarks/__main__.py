@@ -11,17 +11,20 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from benchmarks import lookups, restore
 from benchmarks.contenders import peers
 from benchmarks.contenders.catalogue import CONTENDERS
 from benchmarks.facts import facts
+from benchmarks.figures import FigureReport
 from benchmarks.kafka import Kafka
 from benchmarks.measuring import Bench, Result
-from benchmarks.options import Options, parse
+from benchmarks.options import TABLE_SCENARIOS, Options, parse
 from benchmarks.profiling import Format, Recording, costs, list_costs
 from benchmarks.report import ScenarioReport, as_markdown, as_text, label
 from benchmarks.scenarios import SCENARIOS, Row, Scenario
@@ -89,7 +92,18 @@ async def profile(bench: Bench, options: Options, name: str, directory: Path) ->
     say("\n".join(lines))
 
 
-async def run_all(options: Options, directory: Path) -> list[ScenarioReport]:
+async def measure_table(
+    servers: Servers, kafka: Kafka, options: Options, name: str
+) -> FigureReport:
+    """A scenario of the deduplication table."""
+    if name == lookups.ABOUT.name:
+        keys = options.keys or (lookups.QUICK_KEYS if options.quick else lookups.KEYS)
+        return await lookups.measure(servers.directory / name, keys, options.rounds)
+    keys = options.keys or (restore.QUICK_KEYS if options.quick else restore.KEYS)
+    return await restore.Restoring(servers, kafka, options.partitions, keys).measure(options.rounds)
+
+
+async def run_all(options: Options, directory: Path) -> list[ScenarioReport | FigureReport]:
     """Every scenario on the same servers; the files are written after each."""
     if options.peers:
         peers.install()
@@ -102,13 +116,16 @@ async def run_all(options: Options, directory: Path) -> list[ScenarioReport]:
         kafka = Kafka(servers.bootstrap)
         await kafka.start()
         runner = Bench(servers, kafka, options.partitions, quick=options.quick)
-        reports = []
+        reports: list[ScenarioReport | FigureReport] = []
         try:
             for name in options.scenarios:
-                reports.append(await measure(runner, options, name))
+                if name in TABLE_SCENARIOS:
+                    reports.append(await measure_table(servers, kafka, options, name))
+                else:
+                    reports.append(await measure(runner, options, name))
                 say("", *as_text(reports[-1]), "", sep="\n")
                 write(directory, known, options, reports)
-                if options.profile:
+                if options.profile and name in SCENARIOS:
                     await profile(runner, options, name, directory)
                 await runner.forget_topics()
         finally:
@@ -118,7 +135,10 @@ async def run_all(options: Options, directory: Path) -> list[ScenarioReport]:
 
 
 def write(
-    directory: Path, known: dict[str, object], options: Options, reports: list[ScenarioReport]
+    directory: Path,
+    known: dict[str, object],
+    options: Options,
+    reports: Sequence[ScenarioReport | FigureReport],
 ) -> None:
     """Both files anew."""
     given = {**asdict(options), "contenders": sorted(options.contenders)}

@@ -11,7 +11,8 @@ from benchmarks.messages import SMALLEST, Profile
 from benchmarks.scenarios import SCENARIOS
 
 DEFAULT = ("plain", "service")
-ALL = "all"
+ALL = "all"  # of those that compare
+TABLE_SCENARIOS = ("restore", "lookups")  # of streamapp's deduplication table alone
 _QUICK_MESSAGES = 300
 _LIGHT_MESSAGES = 400  # of the latency scenario: it lasts as long as they take to come
 
@@ -19,7 +20,8 @@ _LIGHT_MESSAGES = 400  # of the latency scenario: it lasts as long as they take 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What is measured. ``messages`` is the full backlog of a scenario; slow contenders get the
-    first part of it. ``contenders`` empty: those that the scenario has."""
+    first part of it. ``contenders`` empty: those that the scenario has. ``keys`` None: as many as
+    the scenario of the table has by itself."""
 
     scenarios: tuple[str, ...] = DEFAULT
     contenders: frozenset[str] = frozenset()
@@ -28,6 +30,7 @@ class Options:
     leads: int = 1000
     partitions: int = 4
     rounds: int = 3
+    keys: int | None = None
     peers: bool = False
     quick: bool = False
     profile: bool = False
@@ -64,7 +67,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--scenario",
         nargs="+",
         default=list(DEFAULT),
-        choices=[*SCENARIOS, ALL],
+        choices=[*SCENARIOS, *TABLE_SCENARIOS, ALL],
         help=f"default: {' '.join(DEFAULT)}",
     )
     add("--contender", nargs="+", default=[], choices=list(CONTENDERS), help="only these")
@@ -73,6 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add("--leads", type=_at_least(1), default=defaults.leads)
     add("--partitions", type=_at_least(1), default=defaults.partitions)
     add("--rounds", type=_at_least(1), default=defaults.rounds, help="of all contenders in turn")
+    add("--keys", type=_at_least(1000), help=f"in the table, of {' and '.join(TABLE_SCENARIOS)}")
     add("--peers", action="store_true", help="also DBOS, installed into .cache/peers")
     add("--quick", action="store_true", help="one round of few messages: does it run at all?")
     add("--profile", action="store_true", help="also record streamapp with py-spy")
@@ -88,6 +92,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         leads=given.leads,
         partitions=given.partitions,
         rounds=1 if quick else given.rounds,
+        keys=given.keys,
         peers=given.peers or "dbos" in given.contender,
         quick=quick,
         profile=given.profile,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.contenders.catalogue import CONTENDERS
+from benchmarks.figures import FigureReport
 from benchmarks.measuring import Result
 from benchmarks.scenarios import Ratio, Row, Scenario
 from benchmarks.statistics import Spread
@@ -121,7 +122,7 @@ def label(row: Row) -> str:
     return f"{title} [{row.variant}]" if row.variant else title
 
 
-def as_text(report: ScenarioReport) -> list[str]:
+def as_text(report: ScenarioReport | FigureReport) -> list[str]:
     titles, rows = report.cells()
     table = [titles, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
@@ -133,7 +134,7 @@ def as_text(report: ScenarioReport) -> list[str]:
     return [*lines, "", *report.ratio_lines(), *_wrong(report)]
 
 
-def as_markdown(facts: Mapping[str, Any], reports: Sequence[ScenarioReport]) -> str:
+def as_markdown(facts: Mapping[str, Any], reports: Sequence[ScenarioReport | FigureReport]) -> str:
     lines = ["# Benchmark", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     for report in reports:
         titles, rows = report.cells()
@@ -148,5 +149,5 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _wrong(report: ScenarioReport) -> list[str]:
+def _wrong(report: ScenarioReport | FigureReport) -> list[str]:
     return [f"WRONG: {problem}" for problem in report.problems]

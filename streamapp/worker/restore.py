@@ -37,8 +37,10 @@ class Restore:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._membership = Membership(app)
+        self._began: float | None = None  # when there was first something to restore
         self._said = 0.0
         self._left_then = 0
+        self._written = 0
 
     @property
     def remaining(self) -> int:
@@ -66,6 +68,10 @@ class Restore:
         tables = self._app.tables.recovery.tp_to_table
         mine = [partition for partition in records or () if partition in tables]
         found = {partition: list(records.pop(partition)) for partition in mine}
+        if self._began is None and self.remaining:
+            self._began = self._said = time.monotonic()
+            self._left_then, self._written = self.remaining, 0
+            log.info("restoring: %d records are left", self._left_then)
         late = self._ended(generation)
         for partition, batch in found.items():
             for begin in range(0, len(batch), CHUNK):
@@ -131,6 +137,7 @@ class Restore:
                 batch.put(record.key, record.value)
         store = recovery.tp_to_table[partition].data
         store._db_for_partition(partition.partition).write(batch)
+        self._written += len(fresh)
         last: int = fresh[-1].offset
         store.set_persisted_offset(partition, last)
         offsets[partition] = last
@@ -150,14 +157,22 @@ class Restore:
             tables.on_standbys_ready()
 
     def _say(self) -> None:
+        if self._began is None:
+            return
         now, left = time.monotonic(), self.remaining
-        if left and now - self._said >= SAY_EVERY:
-            if self._said and self._left_then > left:
-                speed = (self._left_then - left) / (now - self._said)
-                log.info("restoring: %d records are left, %d a second", left, speed)
-            else:
-                log.info("restoring: %d records are left", left)
+        if not left:
+            log.info("restored %d records in %.2f s", self._written, now - self._began)
+            self._began = None
+        elif now - self._said >= SAY_EVERY:
+            speed = (self._left_then - left) / (now - self._said)
+            log.info("restoring: %d records are left, %d a second: %s", left, speed, self._shares())
             self._said, self._left_then = now, left
-        elif not left and self._said:
-            log.info("restored")
-            self._said = 0.0
+
+    def _shares(self) -> str:
+        """What is left of each partition that is not whole."""
+        remaining = self._app.tables.recovery.active_remaining()
+        return ", ".join(
+            f"partition {each.partition}: {left}"
+            for each, left in sorted(remaining.items())
+            if left > 0
+        )

@@ -17,7 +17,7 @@ def test_without_arguments_the_defaults_hold() -> None:
 def test_every_option_is_heard() -> None:
     arguments = (
         "--scenario latency plain --contender streamapp bare --messages 500 --size 5000 "
-        "--leads 10 --partitions 8 --rounds 2 --peers --profile --json"
+        "--leads 10 --partitions 8 --rounds 2 --keys 5000 --peers --profile --json"
     )
     given = parse(arguments.split())
     assert given == Options(
@@ -28,6 +28,7 @@ def test_every_option_is_heard() -> None:
         leads=10,
         partitions=8,
         rounds=2,
+        keys=5000,
         peers=True,
         profile=True,
         as_json=True,

@@ -121,12 +121,7 @@ class World:
         self.app: Any = SimpleNamespace(
             consumer_generation_id=1,
             tables=Tables(recovery=self.recovery, standbys_ready=False),
-            consumer=SimpleNamespace(
-                _read_offset={},
-                flow_active=True,
-                _thread=SimpleNamespace(_consumer=SimpleNamespace(_max_poll_records=500)),
-            ),
-            conf=SimpleNamespace(broker_max_poll_records=500),
+            consumer=SimpleNamespace(_read_offset={}, flow_active=True),
         )
         self.restore = Restore(self.app)
         self.membership = FakeMembership()
@@ -324,13 +319,3 @@ async def test_it_says_how_far_it_is(
     assert said[3].startswith("restored 10 records in ")
     await world.restore.take({SEEN[0]: log_of(10)}, 1)
     assert len(caplog.records) == 4
-
-
-async def test_polls_are_large_while_something_is_left() -> None:
-    world = World(9)
-    consumer = world.app.consumer._thread._consumer
-    world.restore.size_polls()
-    assert consumer._max_poll_records == module.POLL
-    await world.restore.take({SEEN[0]: log_of(10)}, 1)
-    world.restore.size_polls()
-    assert consumer._max_poll_records == 500
