@@ -48,6 +48,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/loyalty/src examples/loyalty/tests
 
 # docs/settings.md is made from the code.
 settings: $(READY)

@@ -56,8 +56,7 @@ def table_in(directory: Path) -> DedupTable:
         window=settings.dedup_window,
         buckets=settings.dedup_buckets,
         partitions=PARTITIONS,
-        cache=settings.dedup_cache,
-        write_buffers=settings.dedup_write_buffers,
+        memory=settings.dedup_memory,
     )
 
 
