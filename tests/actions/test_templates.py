@@ -18,7 +18,7 @@ from streamapp.actions.templates import (
 )
 
 VALUES: dict[str, Any] = {
-    "business": {"name": "Kaffee Krause"},
+    "business": {"name": "Der Laden"},
     "entities": {"product": "Lamp", "quantity": 3.0, "items": [1, 2], "note": "a\r\nb\x07"},
     "results": {"prices": {"rows": [{"name": "A", "price": 1.5}, {"name": "B", "price": 2}]}},
     "default": "plain",
@@ -28,7 +28,7 @@ VALUES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("text", "made"),
     [
-        ("{{ business.name }}: {{ entities.quantity * 2 }}", "Kaffee Krause: 6"),
+        ("{{ business.name }}: {{ entities.quantity * 2 }}", "Der Laden: 6"),
         ("{{ entities.product|upper }} {{ entities['items'][1] }}", "LAMP 2"),
         ("{{ default }} and more", "plain and more"),
         ("{% if entities.quantity > 2 %}many{% else %}few{% endif %}", "many"),

@@ -113,11 +113,11 @@ class TestContents:
 
     def test_an_edited_text_changes_nothing_of_a_plan(self) -> None:
         texts = {"faq": {"en": "{{ business.name }} before"}}
-        about = {"name": "Krause"}
+        about = {"name": "Shop"}
         plan = planned(templates=texts, about=about)
         texts["faq"]["en"] = "after"
         about["name"] = "Schmidt"
-        assert said(plan).endswith("Krause before")
+        assert said(plan).endswith("Shop before")
 
     def test_a_failing_template_gives_way_to_the_plain_text(self) -> None:
         FAILED.clear()

@@ -21,15 +21,15 @@ from streamapp.businesses.model import (
 
 HOOK = "https://hooks.slack.example/services/T0/B0/very-secret"
 FULL: dict[str, Any] = {
-    "name": "Kaffee Krause",
+    "name": "Der Laden",
     "language": "DE",
     "timezone": "Europe/Berlin",
     "texts": {"faq": "Fragen?", "price_list": {"de_AT": "Preise: {{ results.a.b }}"}},
-    "channels": {"sales_team": {"email": " sales@krause.example ", "slack_webhook_url": HOOK}},
+    "channels": {"sales_team": {"email": " sales@shop.example ", "slack_webhook_url": HOOK}},
     "slack_webhook_url": HOOK + "-for-all",
     "working_hours": {"monday": ["09:00-12:00", "12:00-24:00"]},
     "team_names": {"sales_team": "Vertrieb"},
-    "services": {"order": {"url": "http://orders.krause.example/", "token": "hunter2"}},
+    "services": {"order": {"url": "http://orders.shop.example/", "token": "hunter2"}},
     "actions": {"notify_sales": False, "send_faq": True},
     "apology": False,
     "suggested_response": True,
@@ -49,8 +49,8 @@ def test_all_of_it() -> None:
         "faq": {"de": "Fragen?"},
         "price_list": {"de-at": "Preise: {{ results.a.b }}"},
     }
-    assert settings.channels["sales_team"].email == "sales@krause.example"
-    assert settings.services["order"].url == "http://orders.krause.example"
+    assert settings.channels["sales_team"].email == "sales@shop.example"
+    assert settings.services["order"].url == "http://orders.shop.example"
 
 
 def test_nothing_is_the_defaults() -> None:
@@ -176,12 +176,12 @@ def test_channels_are_laid_over_the_program_s() -> None:
         team_emails={"sales_team": "a@program", "supervisor": "b@program"},
         slack_teams=frozenset({"agent"}),
     )
-    document = {**FULL, "channels": FULL["channels"] | {"agent": {"email": "c@krause"}}}
+    document = {**FULL, "channels": FULL["channels"] | {"agent": {"email": "c@shop"}}}
     found = business_of(parse(document), defaults)
     assert found.capabilities.team_emails == {
-        "sales_team": "sales@krause.example",
+        "sales_team": "sales@shop.example",
         "supervisor": "b@program",
-        "agent": "c@krause",
+        "agent": "c@shop",
     }
     assert SLACK in found.capabilities.services
     assert found.webhooks["sales_team"].get_secret_value() == HOOK

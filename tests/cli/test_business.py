@@ -15,7 +15,7 @@ from tests.cli.support import Ran, ran, refused
 
 NOWHERE = "postgresql://user:hunter2@127.0.0.1:1/none"
 TOML = b"""
-name = "Kaffee Krause"
+name = "Der Laden"
 slack_webhook_url = "https://hooks.example/very-secret"
 [texts]
 faq = "Ask us."
@@ -49,7 +49,7 @@ async def stored(database: str) -> list[Any]:
 
 
 async def test_set_get_edit_set(run: Run, database: str, tmp_path: Path) -> None:
-    file = tmp_path / "krause.toml"
+    file = tmp_path / "shop-1.toml"
     file.write_bytes(TOML)
     first = await run("set", "b-1", str(file), "--by", "ann")
     assert (first.code, first.err) == (0, "")

@@ -45,7 +45,7 @@ async def test_the_next_reply_has_a_text_that_was_changed_meanwhile(stage: Stage
         return replies[f"p-{number}"]
 
     async def change(text: str) -> None:
-        path.write_text(f'name = "Krause"\n[texts]\nbusiness_hours = "{text}"\n')
+        path.write_text(f'name = "Shop"\n[texts]\nbusiness_hours = "{text}"\n')
         code, _, errors = await worker.run("business", "set", "business-1", str(path))
         assert code == 0, errors
 
@@ -58,7 +58,7 @@ async def test_the_next_reply_has_a_text_that_was_changed_meanwhile(stage: Stage
         number += 1
         return (await ask(number)).endswith(text)
 
-    await until_async(lambda: has("\n\nOpen until five, Krause."))
+    await until_async(lambda: has("\n\nOpen until five, Shop."))
     await change("Open until six.")
     await until_async(lambda: has("\n\nOpen until six."))
     before = dict(replies)
