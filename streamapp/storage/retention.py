@@ -62,6 +62,7 @@ _DELIVERIES = """
 DELETE FROM outbound_deliveries WHERE message_id IN (
     SELECT message_id FROM outbound_deliveries WHERE consumer_group = $1
         AND status NOT IN ('pending', 'sending')
+        AND finished_at < now() - $2 * interval '1 second'
         AND greatest(finished_at, created_at) < now() - interval '1 second'
             * CASE WHEN status IN ('unknown', 'failed') THEN greatest($2::float8, $4::float8)
             ELSE $2::float8 END

@@ -71,7 +71,9 @@ class Bench:
             broker=BrokerHealth(),
             producer=self.producer,
             relays=[SimpleNamespace(waiting=False), self.relay],
-            membership=SimpleNamespace(highwater=lambda *key: self.highwaters.get(key)),
+            membership=SimpleNamespace(
+                highwater=lambda *key: self.highwaters.get(key), unrestored=7
+            ),
             intake=SimpleNamespace(leases=self.leases),
             deliveries=None,
             pool=self.database,
@@ -101,6 +103,7 @@ def test_what_costs_nothing() -> None:
     bench.gauges.refresh()
     assert bench.value("in_flight_messages") == 5
     assert bench.value("lanes_active") == 3
+    assert bench.value("table_restore_remaining") == 7
     bench.pipeline.active = 6
     assert bench.value("in_flight_messages") == 6, "as it is now: the counters are, too"
     assert bench.value("outage", dependency="database") == 1

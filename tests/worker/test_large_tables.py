@@ -43,6 +43,13 @@ INSERT INTO dead_letter_queue (dead_letter_id, letter_ids, message_id, lead_id, 
     "offset", record_timestamp, reason, status)
 SELECT 'old-' || n, ARRAY['old-' || n], 'dead-' || n, 'old-lead-' || n % 5000, 'ai-results', 0, n,
     now(), 'invalid_payload', 'resolved' FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO outbound_deliveries (message_id, consumer_group, lead_id, business_id, tenant_id,
+    recipient, body, created_at, status, finished_at, updated_at)
+SELECT 'old-' || n, 'streamapp', 'old-lead-' || n % 5000, 'business', 'tenant', '1', 'old',
+    now() - interval '1 hour', 'delivered', now() - interval '1 hour', now() - interval '1 hour'
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO business_settings (business_id, settings, updated_by)
+SELECT 'old-' || n, '{{}}', 'somebody' FROM generate_series(1, {ROWS}) AS n;
 ANALYZE;
 """
 
