@@ -52,7 +52,7 @@ async def test_sigterm_hands_over_without_doing_anything_twice(
         await stage.progress()
     case = await stage.check()
     assert repeated_requests(case) == {}
-    assert len(case.evidence.outbound) == len(case.with_status("COMPLETED"))
+    assert len(case.evidence.outbound) == len(case.with_status("COMPLETED", "COMPENSATED"))
     for worker in workers:
         assert all(held == "0" for _, held in GIVEN_UP.findall(worker.log.read_text()))
 
