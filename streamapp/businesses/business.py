@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from streamapp.actions.base import Capabilities
 from streamapp.actions.capabilities import SLACK
-from streamapp.businesses.model import DAYS, BusinessSettings
+from streamapp.businesses.model import DAYS, BusinessSettings, InvalidBusiness, parse
 from streamapp.service_settings import TEAMS
 
 BUSINESS_HOURS = "business_hours"  # the topic that working hours are a text for
@@ -32,6 +32,17 @@ class Business:
     capabilities: Capabilities
     services: Mapping[str, OwnService] = field(default_factory=dict)
     webhooks: Mapping[str, SecretStr] = field(default_factory=dict)  # by team
+
+
+def business_from(document: Any | None, defaults: Capabilities) -> Business:
+    """The business of a stored document, as a worker that knew nothing of it before has it: with
+    the ``defaults`` where there is none, or one that cannot be used."""
+    if document is None:
+        return Business(defaults)
+    try:
+        return business_of(parse(document), defaults)
+    except InvalidBusiness:
+        return Business(defaults)
 
 
 def business_of(settings: BusinessSettings, defaults: Capabilities) -> Business:

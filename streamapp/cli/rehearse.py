@@ -14,8 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streamapp.actions.base import Capabilities
 from streamapp.actions.capabilities import capabilities
-from streamapp.businesses.business import business_of
-from streamapp.businesses.model import InvalidBusiness, parse
+from streamapp.businesses.business import business_from
 from streamapp.cli.running import (
     Failed,
     catalogue,
@@ -28,13 +27,13 @@ from streamapp.cli.running import (
     unreachable_database,
 )
 from streamapp.pipeline.outcomes import Record
-from streamapp.pipeline.rehearsal import Rehearsal, read
+from streamapp.pipeline.rehearsal import Place, Rehearsal, read
 from streamapp.settings import Settings
 from streamapp.storage.businesses import BusinessStore
 from streamapp.storage.connection import create_pool
 from streamapp.storage.faults import DATABASE_ERRORS
 from streamapp.storage.recorded import RecordedPlans
-from streamapp.worker.history import HistoryError, Place, history, newest, spanning
+from streamapp.worker.history import HistoryError, history, newest, spanning
 from streamapp.worker.topics import BROKER_ERRORS
 
 LAST = 1000  # messages, where nothing else is asked for
@@ -173,14 +172,10 @@ async def _businesses(
     store: BusinessStore, ids: Iterable[str | None], defaults: Capabilities
 ) -> dict[str, Capabilities]:
     """Those of the businesses that have settings of their own, as they stand."""
-    found = {}
-    for stored in await store.get_all([name for name in ids if name is not None]):
-        try:
-            business = business_of(parse(stored.document), defaults)
-        except InvalidBusiness:  # a worker takes the defaults as well
-            continue
-        found[stored.business_id] = business.capabilities
-    return found
+    return {
+        stored.business_id: business_from(stored.document, defaults).capabilities
+        for stored in await store.get_all([name for name in ids if name is not None])
+    }
 
 
 async def _counted(records: AsyncIterator[Record], progress: _Progress) -> AsyncIterator[Record]:

@@ -121,6 +121,19 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     return name, _head(str(error), MAX_MESSAGE), _tail(trace, MAX_STACKTRACE)
 
 
+def letter_record(record: Record, letter: DeadLetter) -> Record:
+    """The record as it goes to the dead-letter topic: key and value untouched."""
+    return Record(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp_ms,
+        record.key,
+        record.value,
+        dead_letter_headers(record.headers, letter),
+    )
+
+
 def dead_letter_headers(original: Headers, letter: DeadLetter) -> Headers:
     """The headers of the dead letter of a record that has the headers ``original``."""
     fields = {

@@ -17,8 +17,8 @@ from streamapp.intents.registry import Registry
 from streamapp.pipeline.dead_letter import (
     NO_RUN,
     dead_letter,
-    dead_letter_headers,
     describe,
+    letter_record,
     origin_of,
     source_of,
 )
@@ -358,17 +358,7 @@ class Pipeline:
             exception=name,
             stacktrace=trace if reason is Reason.HANDLER_ERROR else "",
         )
-        await self._dead_letters.publish(
-            Record(
-                record.topic,
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.key,
-                record.value,
-                dead_letter_headers(record.headers, letter),
-            )
-        )
+        await self._dead_letters.publish(letter_record(record, letter))
         self._observer.dead_lettered(reason.value)
         return Delivered(Outcome.DEAD_LETTERED)
 

@@ -28,6 +28,7 @@ _BEFORE = 30  # of these, those before the first difference
 _EXACT_DIGITS = 15  # a longer whole number may have been a float on its way to the database
 
 Json = dict[str, Any]
+Place = tuple[int, int]  # partition, offset
 
 
 class Kind(StrEnum):

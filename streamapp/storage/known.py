@@ -9,8 +9,7 @@ from types import TracebackType
 import orjson
 from asyncpg import Record
 
-from streamapp.businesses.business import Business, business_of
-from streamapp.businesses.model import InvalidBusiness, parse
+from streamapp.businesses.business import Business, business_from
 from streamapp.settings import Settings
 from streamapp.storage.connection import Connection, connect
 from streamapp.storage.tenants import tenant_of
@@ -103,18 +102,13 @@ class Knowledge:
         return Known(
             asked=True,
             saga=None if saga is None else _saga(saga),
-            business=self._business(None if business is None else business["settings"]),
+            business=business_from(
+                None if business is None else orjson.loads(business["settings"]),
+                self._defaults.capabilities,
+            ),
             tenant_id=tenant,
             unknown_tenant=lead_id is not None and tenant is None,
         )
-
-    def _business(self, stored: str | None) -> Business:
-        if stored is None:
-            return self._defaults
-        try:
-            return business_of(parse(orjson.loads(stored)), self._defaults.capabilities)
-        except InvalidBusiness:
-            return self._defaults  # as the worker does
 
 
 def _saga(record: Record) -> KnownSaga:

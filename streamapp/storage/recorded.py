@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from streamapp.pipeline.rehearsal import Read, Recorded, parse
+from streamapp.pipeline.rehearsal import Place, Read, Recorded, parse
 from streamapp.storage.connection import Pool
-
-Place = tuple[int, int]  # partition, offset
 
 
 class RecordedPlans:

@@ -18,11 +18,10 @@ from typing import Any, Protocol
 from streamapp.outbound.ports import Ours
 from streamapp.outbound.reply import InvalidReply, Reply, decode
 from streamapp.outbound.sender import OtherReply
-from streamapp.pipeline.dead_letter import dead_letter, dead_letter_headers, describe
+from streamapp.pipeline.dead_letter import dead_letter, describe, letter_record, source_of
 from streamapp.pipeline.outcomes import Reason, Record
 from streamapp.pipeline.ports import DeadLetterSink
 from streamapp.resilience import crash_points
-from streamapp.saga.model import Source
 from streamapp.saga.parking import Parking
 from streamapp.worker.continuity import Continuity, Sequence
 from streamapp.worker.intake import DEFECT_PAUSE, DRAIN_LOOK, record_of
@@ -160,28 +159,16 @@ class DeliveryIntake:
         self, record: Record, reason: Reason, error: Exception, message_id: str | None
     ) -> bool:
         name, message, trace = describe(error)
-        defect = reason is Reason.HANDLER_ERROR
         letter = dead_letter(
-            Source(record.topic, record.partition, record.offset, record.timestamp_ms),
+            source_of(record),
             reason=reason,
             group=self._group,
             message=message,
             processing_id=message_id,
             exception=name,
-            stacktrace=trace if defect else "",
+            stacktrace=trace if reason is Reason.HANDLER_ERROR else "",
         )
-        headers = dead_letter_headers(record.headers, letter)
-        await self._dead_letters.publish(
-            Record(
-                record.topic,
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.key,
-                record.value,
-                headers,
-            )
-        )
+        await self._dead_letters.publish(letter_record(record, letter))
         self._on_dead_letter(reason.value)
         return True
 

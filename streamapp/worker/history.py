@@ -11,13 +11,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamapp.pipeline.outcomes import Record
+from streamapp.pipeline.rehearsal import Place
 from streamapp.settings import Settings
 from streamapp.worker.topics import topic_admin
 
 FETCH_WAIT = 1000  # milliseconds
 SILENCE = 15  # fetches in a row without a record, after which no more is waited for
-
-Place = tuple[int, int]  # partition, offset
 
 
 class HistoryError(Exception):

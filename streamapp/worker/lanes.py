@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from streamapp.settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -24,6 +26,15 @@ class Bounds:
     queued: int
     parked: int
     bytes: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Bounds:
+        return cls(
+            in_flight=settings.max_in_flight,
+            queued=settings.max_queued,
+            parked=settings.max_parked,
+            bytes=settings.max_parked_bytes,
+        )
 
 
 class Room:

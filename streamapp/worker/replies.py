@@ -37,14 +37,7 @@ def delivery_intake(
 
     It has a room of its own: replies that wait for a paused account hold up no AI result.
     """
-    room = Room(
-        Bounds(
-            in_flight=settings.max_in_flight,
-            queued=settings.max_queued,
-            parked=settings.max_parked,
-            bytes=settings.max_parked_bytes,
-        )
-    )
+    room = Room(Bounds.from_settings(settings))
     sender = Sender(
         client,
         table,

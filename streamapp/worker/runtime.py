@@ -119,14 +119,7 @@ class Runtime:
             memory=settings.dedup_memory,
             report=self.metrics.table_failed,
         )
-        self.room = Room(
-            Bounds(
-                in_flight=settings.max_in_flight,
-                queued=settings.max_queued,
-                parked=settings.max_parked,
-                bytes=settings.max_parked_bytes,
-            )
-        )
+        self.room = Room(Bounds.from_settings(settings))
         self.lanes = Lanes(self.room, lambda error: self.observer.defect("worker", error))
         self._tasks: list[asyncio.Task[None]] = []
         self._started = asyncio.Event()
