@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from streamapp.storage.health import DatabaseHealth
-from streamapp.storage.tenants import BATCH, Owner, TenantDirectory, tenant_of
+from streamapp.storage.shared_lookups import BATCH
+from streamapp.storage.tenants import Owner, TenantDirectory, tenant_of
 from tests.support.bench import Bench
 
 ONE: list[Owner] = [("b", "t")]
