@@ -69,12 +69,6 @@ happenings = st.sampled_from(
         "another payload comes",
     ]
 )
-moments = st.one_of(st.integers(1, 4), st.integers(1, 6), st.integers(1, 16))
-messages = st.tuples(leads, plans, scripts)
-happenings = st.sampled_from(
-    ["dies", "dies", "freezes", "freezes", "loses the request", "loses the reply", "a copy comes",
-     "another payload comes"]
-)  # fmt: skip
 
 
 class Sagas(RuleBasedStateMachine):
