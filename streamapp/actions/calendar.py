@@ -24,7 +24,7 @@ from streamapp.actions.base import (
 from streamapp.actions.capabilities import CALENDAR, EMAIL
 from streamapp.actions.clients import START_MARGIN, MailSender
 from streamapp.actions.external import about_message, encode, identity
-from streamapp.actions.http_executor import HttpExecutor
+from streamapp.actions.http_executor import HttpExecutor, undoing
 from streamapp.actions.invitation import DURATION, Invitation, Method, document
 from streamapp.actions.kinds import HumanTask
 from streamapp.actions.slots import requested_start
@@ -33,11 +33,9 @@ from streamapp.intents.entities import lookup, name_for_reply
 from streamapp.saga.ids import row_id
 from streamapp.services.email import MAX_CONNECTIONS, usable_address
 from streamapp.services.errors import NothingThere, Rejected
-from streamapp.services.http import HttpRejected
 
 SUMMARY = "Call"
 _WISH = ("preferred_date", "preferred_time", "purpose")
-_NOT_FOUND = 404
 
 
 class CreateEvent:
@@ -117,17 +115,12 @@ class CalendarEventExecutor(HttpExecutor):
         return encode({"creation_key": forward_key})
 
     async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
-        """Delete the event. Raises ``NothingThere`` for a 404: the saga decides whether an earlier
-        request may still be on its way."""
+        """Delete the event. Raises ``NothingThere`` for a 404."""
         creation_key = json.loads(request)["creation_key"]
-        try:
+        with undoing():
             await self.client(context).delete(
                 f"/events/{quote(creation_key, safe='')}", key=context.key
             )
-        except HttpRejected as error:
-            if error.status == _NOT_FOUND:
-                raise NothingThere(str(error)) from error
-            raise
         return {"deleted": True}
 
 

@@ -11,16 +11,13 @@ from streamapp.actions.base import CallContext, ExternalExecutor, StepContext
 from streamapp.actions.capabilities import EMAIL, ORDER, SLACK
 from streamapp.actions.clients import MailSender, OwnServices, SlackSender
 from streamapp.actions.executors import CANCELLATION_REASON
-from streamapp.actions.http_executor import HttpExecutor
+from streamapp.actions.http_executor import HttpExecutor, undoing
 from streamapp.saga.ids import row_id
 from streamapp.saga.model import Message
 from streamapp.services import slack
 from streamapp.services.email import MAX_CONNECTIONS
-from streamapp.services.errors import NothingThere, Retryable
+from streamapp.services.errors import Retryable
 from streamapp.services.excerpt import excerpt
-from streamapp.services.http import HttpRejected
-
-_NOT_FOUND = 404
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
@@ -87,20 +84,15 @@ class OrderService(HttpExecutor):
         return encode({"creation_key": forward_key, "reason": CANCELLATION_REASON})
 
     async def compensate(self, request: bytes, context: CallContext) -> dict[str, Any]:
-        """Cancel the order. Raises ``NothingThere`` for a 404: the saga decides whether an
-        earlier request may still be on its way.
+        """Cancel the order. Raises ``NothingThere`` for a 404.
 
         An answer of success with an ``error`` inside, or with ``cancelled: false``, is none: an
         order that may stand must not be told to be cancelled.
         """
         creation_key = json.loads(request)["creation_key"]
         path = f"/orders/{quote(creation_key, safe='')}/cancel"
-        try:
+        with undoing():
             answer = await self.client(context).post(path, request, key=context.key)
-        except HttpRejected as error:
-            if error.status == _NOT_FOUND:
-                raise NothingThere(str(error)) from error
-            raise
         if answer.get("error") or answer.get("cancelled") is False:
             raise Retryable(
                 f"order: the answer tells of no cancellation{_error_in(answer)}", in_doubt=True

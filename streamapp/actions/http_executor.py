@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from streamapp.actions.base import CallContext, ExternalExecutor
 from streamapp.actions.clients import START_MARGIN, JsonClient, OwnServices
 from streamapp.saga.model import Message
-from streamapp.services.errors import Retryable
+from streamapp.services.errors import NothingThere, Retryable
+from streamapp.services.http import HttpRejected
+
+NOT_FOUND = 404
 
 
 class HttpExecutor(ExternalExecutor):
@@ -44,3 +50,15 @@ class HttpExecutor(ExternalExecutor):
     def _client(self, message: Message) -> JsonClient | None:
         own = self._own and self._own.http(self.service, message.business_id)
         return own or self._http
+
+
+@contextmanager
+def undoing() -> Iterator[None]:
+    """Around a compensation's request: a 404 is ``NothingThere``, of which the saga decides whether
+    an earlier request may still be on its way."""
+    try:
+        yield
+    except HttpRejected as error:
+        if error.status == NOT_FOUND:
+            raise NothingThere(str(error)) from error
+        raise

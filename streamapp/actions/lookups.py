@@ -20,7 +20,7 @@ from streamapp.actions.base import (
 )
 from streamapp.actions.capabilities import CALENDAR, INVENTORY, ORDER, PRICING
 from streamapp.actions.external import about_message, encode
-from streamapp.actions.http_executor import HttpExecutor
+from streamapp.actions.http_executor import NOT_FOUND, HttpExecutor
 from streamapp.actions.kinds import HumanTask
 from streamapp.intents.entities import amount, lookup
 from streamapp.services.errors import Rejected
@@ -29,7 +29,6 @@ from streamapp.services.http import HttpRejected
 MAX_ANSWER = 65_536  # bytes of JSON, since each later look at the saga reads it
 
 _NUMBERS = frozenset({"quantity", "volume"})
-_NOT_FOUND = 404
 
 
 class LookUp:
@@ -73,7 +72,7 @@ class LookUpExecutor(HttpExecutor):
         try:
             answer = await self.client(context).post(path, request, key=context.key)
         except HttpRejected as error:
-            if error.status == _NOT_FOUND:
+            if error.status == NOT_FOUND:
                 return {"found": False}
             raise
         if len(orjson.dumps(answer)) > MAX_ANSWER:
